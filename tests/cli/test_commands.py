@@ -14,9 +14,12 @@ import pytest
 import tifffile
 import typer
 
-from napari_mosaik.cli import main
+from napari_mosaik.cli import main, side_by_side
 from napari_mosaik.cli.app import app
 from napari_mosaik.cli.cohort import _error_words
+from napari_mosaik.cli.show import Bar
+from napari_mosaik.core.catalogue import SUV
+from napari_mosaik.io import Case
 
 COMMANDS = (
     "demo", "sample", "new", "slide", "run", "status", "report", "view", "segment", "suv", "align",
@@ -460,3 +463,43 @@ def test_a_report_as_pdf(case, tmp_path, capsys):
     assert (tmp_path / "A2.pdf").read_bytes().startswith(b"%PDF")
     capsys.readouterr()
     assert "not 'A2.html'" in told(capsys, "report", case, "--pdf", "--out", tmp_path / "A2.html")
+
+
+def test_cases_side_by_side_give_what_they_give_one_by_one(computed_cohort, tmp_path, capfd):
+    for name in ("A2", "B8"):
+        shutil.copytree(computed_cohort / name, tmp_path / name)
+    before = Case(tmp_path / "A2").store
+    map_before, time_before = before.read(SUV).values[...], before.record(SUV)["time"]
+    assert call("run", str(tmp_path), "--step", "suv", "--force", "--jobs", "2") == 0
+    after = Case(tmp_path / "A2").store
+    np.testing.assert_array_equal(after.read(SUV).values[...], map_before)
+    assert after.record(SUV)["time"] != time_before
+    shown = capfd.readouterr()
+    assert {"A2 · SUV", "B8 · SUV"} <= set(shown.err.splitlines())
+    doubts = [line for line in shown.err.splitlines() if "warning: A2, SUV" in line]
+    assert len(doubts) == len(set(doubts))
+    next((tmp_path / "B8" / "pet").glob("*.dcm")).unlink()
+    assert call("run", str(tmp_path), "--step", "suv", "--force", "--jobs", "0") == 2
+    lines = capfd.readouterr().err.splitlines()
+    assert "A2 · SUV" in lines
+    assert "B8" in lines[-1]
+    assert "the PET file is not at" in lines[-1]
+
+
+def test_an_interrupt_stops_the_cases_side_by_side(tmp_path, monkeypatch):
+    begun = []
+
+    def started(folder, options, cores):
+        script = "import time; time.sleep(300)"
+        begun.append(subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE))
+        return begun[-1]
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(side_by_side, "_started", started)
+    monkeypatch.setattr(Bar, "show", interrupted)
+    with Bar(quiet=True) as bar, pytest.raises(KeyboardInterrupt):
+        side_by_side.run_side_by_side([tmp_path / "A", tmp_path / "B"], [], 2, bar)
+    assert len(begun) == 2
+    assert all(process.poll() is not None for process in begun)

@@ -26,6 +26,7 @@ from napari_mosaik.cli.common import (
     spacing_option,
 )
 from napari_mosaik.cli.show import Bar, drive, print_json, table
+from napari_mosaik.cli.side_by_side import fitting_jobs, run_side_by_side
 from napari_mosaik.cli.slide import slide_entry
 from napari_mosaik.core.catalogue import REFERENCE, STAIN_TITLES
 from napari_mosaik.core.errors import InputError, MosaikError
@@ -293,6 +294,12 @@ def run(
     ] = None,
     force: Annotated[bool, typer.Option(help="With --step: run it even if it is done.")] = False,
     scheduler: SchedulerAddress = "",
+    jobs: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Cases side by side; 0: as many as fit into cores and free memory."
+        ),
+    ] = 1,
     device: Device = "auto",
     json: JsonOutput = False,
 ) -> None:
@@ -306,21 +313,46 @@ def run(
     opened = open_cases(cases)
     for text in set_ or []:
         _change(opened, text)
-    failed: list[str] = []
     effects: dict[str, Any] = {}
+    jobs = min(jobs or fitting_jobs(len(opened)), len(opened))
     with Bar(quiet=json) as bar:
-        for label, case in zip(case_labels(opened), opened, strict=True):
-            try:
-                with _effect(case, step, effects, label):
-                    _run_one(case, bar, step, until, scheduler, force)
-            except MosaikError as error:
-                failed.append(str(error))
+        if jobs > 1:
+            with contextlib.ExitStack() as stack:
+                for label, case in zip(case_labels(opened), opened, strict=True):
+                    stack.enter_context(_effect(case, step, effects, label))
+                options = _run_options(step, until, scheduler, force, device)
+                failed = run_side_by_side([case.root for case in opened], options, jobs, bar)
+        else:
+            failed = _one_by_one(opened, effects, bar, (step, until, scheduler, force))
     views = _states(opened, json)
     if not json:
         _show_effects(effects)
     if failed:
         raise InputError(" | ".join(failed))
     _report_doubts(views)
+
+
+def _run_options(step: str, until: str, scheduler: str, force: bool, device: str) -> list[str]:
+    """The options of `run`, typed again for one case."""
+    named = {"--step": step, "--until": until, "--scheduler": scheduler, "--device": device}
+    options = [part for pair in named.items() if pair[1] for part in pair]
+    return [*options, *["--force"] * force]
+
+
+def _one_by_one(
+    cases: list[Any], effects: dict[str, Any], bar: Bar, wanted: tuple[str, str, str, bool]
+) -> list[str]:
+    """Run cases one after the other; the messages of those that failed."""
+    from napari_mosaik.workflow.leaks import case_labels
+
+    failed: list[str] = []
+    for label, case in zip(case_labels(cases), cases, strict=True):
+        try:
+            with _effect(case, wanted[0], effects, label):
+                _run_one(case, bar, *wanted)
+        except MosaikError as error:
+            failed.append(str(error))
+    return failed
 
 
 def _report_doubts(views: list[tuple[str, Any, Any]]) -> None:

@@ -11,6 +11,8 @@ import typer
 from napari_mosaik.cli.case import run_case
 from napari_mosaik.cli.common import Seed, display_problem, example_command
 from napari_mosaik.cli.show import Bar, drive, figure, table
+from napari_mosaik.cli.side_by_side import fitting_jobs, run_side_by_side
+from napari_mosaik.core.errors import InputError
 
 __all__ = ["commands"]
 
@@ -75,14 +77,25 @@ def _pipeline(cases: list[Any], held_out: Any, seed: int, bar: Bar) -> None:
     for case in training:
         run_case(case, bar, "stain")
     drive(retrain(training, cases, seed=seed), "Tissue classifier from annotations", bar)
-    for case in cases:
-        run_case(case, bar)
+    _run_all(cases, bar)
     work = train_network(cases, held_out.name, TrainParams(), seed=seed)
     drive(work, f"Uptake network, trained without {held_out.name}", bar)
     with held_out.writing():
         recipe = changed(read_recipe(held_out.root), "input_spread", draws=_DRAWS)
         write_recipe(held_out.root, recipe)
     run_case(held_out, bar)
+
+
+def _run_all(cases: list[Any], bar: Bar) -> None:
+    """What is missing in all cases, side by side where cores and memory allow."""
+    jobs = fitting_jobs(len(cases))
+    if jobs == 1:
+        for case in cases:
+            run_case(case, bar)
+        return
+    failed = run_side_by_side([case.root for case in cases], [], jobs, bar)
+    if failed:
+        raise InputError(" | ".join(failed))
 
 
 _DRAWS = 24

@@ -67,6 +67,12 @@ class Bar:
             self._console.print(self._pending, highlight=False, markup=False)
         self._pending = ""
 
+    def line(self, text: str) -> None:
+        """Write a line of other work above the bar."""
+        if not self._quiet:
+            self._write_pending()
+            self._console.print(text, highlight=False, markup=False)
+
     def show(self, what: str, progress: Progress) -> None:
         """Move the bar; *what* is also written as a line."""
         if what != self._last:
