@@ -69,6 +69,10 @@ def test_two_values_of_a_region_at_one_time_and_two_units_are_refused():
     with pytest.raises(InputError, match=r"two values of tumour at 72 h \(8 and 9 SUVbw\)"):
         check_invivo_series([value(), value(time_h=72.0001, mean=9.0)])
     assert len(check_invivo_series([value(), value(region="blood"), value(time_h=73.0)])) == 3
+    with pytest.raises(InputError, match="two values"):  # typed as it is shown
+        check_invivo_series([value(time_h=120.9166), value(time_h=120.92)])
+    early = [value(time_h=second / 3600) for second in (10, 12, 14)]
+    assert len(check_invivo_series(early)) == 3
     with pytest.raises(InputError, match="2 units"):
         check_invivo_series([value(), value(region="blood", unit="kBq/mL")])
 

@@ -57,6 +57,7 @@ def test_activity_at_the_start_of_the_scan_becomes_suv_at_injection(case, tmp_pa
     assert early.source.startswith("file:")
     words = " ".join(change.conversions)
     assert "time_d x 24 = time_h" in words
+    assert "sd is taken as the standard error of the mean" in words
     assert "2^(h / 78.41 h)" in words
     assert "kBq" in words or "Bq/mL at injection" in words
 
@@ -145,6 +146,21 @@ def test_blood_of_pet_bids_has_its_unit_by_column(case, tmp_path):
             "time_h\tregion\tmean\tsd\n-3\ttumour\t1\t0.1\n",
             {"decay_reference": "injection", "unit": "SUVbw"},
             ["line 2", "before the injection"],
+        ),
+        (
+            "time_h\tregion\tmean\tsd\tunit\n3\ttumour\t1\t0.1\tSUVbw\n",
+            {"decay_reference": "injection", "unit": "kBq/mL"},
+            ["'SUVbw' in the table, and 'kBq/mL' was given"],
+        ),
+        (
+            "time_h\tregion\tmean\tsd\tdecay_reference\n3\ttumour\t1\t0.1\tscan\n",
+            {"decay_reference": "injection", "unit": "kBq/mL"},
+            ["'scan' in the table, and 'injection' was given"],
+        ),
+        (
+            "time_h\tregion\tmean\n3\ttumour\t1\n",
+            {"decay_reference": "injection", "unit": "SUVbw", "relative_error": 0.0},
+            ["relative_error is 0"],
         ),
         ("time_h\tmean\tsd\n3\t1\t0.1\n", {}, ["no column region"]),
         ("time_h\tvalue\n3\t1\n", {}, ["no column mean"]),

@@ -108,6 +108,16 @@ def test_a_series_without_a_name_is_taken_with_a_doubt(case, tmp_path):
     assert "patient" not in found.value.source
 
 
+def test_small_voxels_need_the_resolution_of_their_scanner(tmp_path, case):
+    path = nifti_volume(tmp_path / "p.nii", STORED * 0.25, spacing_mm=(0.8, 0.8, 0.8))
+    volume = open_series(case, [path], unit="g/mL")
+    sphere = SphereOfInterest((-15.0, 39.0, 113.0), 2.0)
+    with pytest.raises(InputError, match=r"voxels of 0\.8 mm .* give fwhm_mm"):
+        measure_invivo(case, volume, sphere, "tumour")
+    with pytest.raises(InputError, match="give injected"):  # the resolution is given
+        measure_invivo(case, volume, sphere, "tumour", fwhm_mm=1.5)
+
+
 @pytest.mark.parametrize("text", ["1,2,3", "a,b,c,d", ""])
 def test_a_sphere_has_four_numbers(text):
     with pytest.raises(InputError, match="x,y,z,radius"):

@@ -200,8 +200,12 @@ def measure(
         typer.Option(help="SUV by body weight, body surface area or lean body mass."),
     ] = "bw",
     fwhm_mm: Annotated[
-        float, typer.Option(help="Resolution of the scanner, full width at half maximum, mm.")
-    ] = 4.6,
+        float | None,
+        typer.Option(
+            help="Resolution of the scanner, full width at half maximum, mm. Default: 4.6, that of "
+            "a clinical scanner; needed for small voxels."
+        ),
+    ] = None,
     recovery: Annotated[
         Literal["none", "mean"],
         typer.Option(
@@ -247,6 +251,7 @@ def measure(
         raise InputError("give one of --sphere X,Y,Z,R and --mask FILE")
     opened = Case(case)
     names = {"same_patient": "--same-patient", "label": "--label", "series": "--series"}
+    names["fwhm_mm"] = "--fwhm-mm"
     with naming_options(**names, frame_index="--frame-index"):
         volume = work.open_series(
             opened,

@@ -12,11 +12,13 @@ from typing import Final
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.text import nearest
 
-__all__ = ["INVIVO_UNITS", "InvivoValue", "check_invivo_series", "region_name"]
+__all__ = ["INVIVO_UNITS", "InvivoValue", "check_invivo_series", "region_name", "same_scan"]
 
 INVIVO_UNITS: Final = ("SUVbw", "SUVbsa", "SUVlbm", "Bq/mL", "kBq/mL")
 """Units of a value in vivo; activity concentrations are decay-corrected to injection."""
-_SAME_H: Final = 1 / 3600
+_SAME_S: Final = 1.0
+_SAME_SHARE: Final = 2e-4
+"""Times that differ by less than a second, or than this share of them (52 s on day 3), are one."""
 _MAX_TIME_H: Final = 24 * 365.0
 _REGIONS: Final = {
     "tumor": "tumour", "aorta": "blood", "whole blood": "blood", "whole_blood": "blood",
@@ -104,6 +106,13 @@ class InvivoValue:
         return f"{self.region} at {self.time_h:g} h"
 
 
+def same_scan(first: InvivoValue, second: InvivoValue) -> bool:
+    """Whether two values are of one region at one time."""
+    later = max(first.time_h, second.time_h)
+    apart = abs(first.time_h - second.time_h)
+    return first.region == second.region and apart < max(_SAME_S / 3600, _SAME_SHARE * later)
+
+
 def _check_time(time_h: float) -> None:
     if not math.isfinite(time_h):
         raise InputError(f"time_h is {time_h}, which is not a number; give hours after injection")
@@ -164,7 +173,7 @@ def check_invivo_series(values: Iterable[InvivoValue]) -> tuple[InvivoValue, ...
     """
     ordered = sorted(values, key=lambda one: (one.region, one.time_h))
     for first, second in itertools.pairwise(ordered):
-        if first.region == second.region and second.time_h - first.time_h < _SAME_H:
+        if same_scan(first, second):
             raise InputError(
                 f"there are two values of {first.label} ({first.mean:g} and {second.mean:g} "
                 f"{second.unit}); keep one of them"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from napari_mosaik.core.artifact import Progress
 from napari_mosaik.core.errors import InputError
-from napari_mosaik.core.invivo import InvivoValue, region_name
+from napari_mosaik.core.invivo import InvivoValue, region_name, same_scan
 from napari_mosaik.core.manifest import file_digest
 from napari_mosaik.core.pet_records import BASE_UNITS, InjectionRecord, PetHeader
 from napari_mosaik.core.progress import run_to_end
@@ -62,6 +62,7 @@ _BLOOD: Final = {"whole_blood_radioactivity": "blood", "plasma_radioactivity": "
 """Columns of the blood table of PET-BIDS."""
 _VALUES: Final = ("mean", "sd", "voxel_sd")
 _OTHER_INJECTION_H: Final = 1.0
+_SMALL_VOXEL_MM: Final = 1.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +97,7 @@ def add_invivo(
     with case.writing():
         kept = read_invivo(case.root)
         if replace_same:
-            same = {(one.region, one.time_h) for one in new}
-            kept = tuple(one for one in kept if (one.region, one.time_h) not in same)
+            kept = tuple(one for one in kept if not any(same_scan(one, other) for other in new))
         values = write_invivo(case.root, (*kept, *new))
     case.log("invivo", regions=sorted({one.region for one in new}), count=len(new))
     return InvivoChange(new, values, tuple(conversions), tuple(warnings))
@@ -274,9 +274,16 @@ class _Import:
                     "sd is missing: the standard error of the mean, not the spread of the voxels; "
                     "add the column, or give relative_error, for example 0.05"
                 )
+            if self.relative_error <= 0:
+                raise InputError(f"relative_error is {self.relative_error:g}; give more than 0")
             sd = self.relative_error * mean
             self._state(f"sd is {self.relative_error:.3g} of the mean, as given")
-        unit = cells.get("unit") or self.unit or self.facts.unit_of(column or "mean")
+        else:
+            self._state("sd is taken as the standard error of the mean, not as the voxels' spread")
+        stated = cells.get("unit") or self.facts.unit_of(column or "mean")
+        if stated and self.unit and _known_unit(stated) != _known_unit(self.unit):
+            raise InputError(f"unit is '{stated}' in the table, and '{self.unit}' was given")
+        unit = stated or self.unit
         factor = self._factor(unit, cells.get("decay_reference") or "", time_h)
         voxel_sd, volume = _cell(cells, "voxel_sd"), _cell(cells, "volume_ml")
         return InvivoValue(
@@ -342,8 +349,17 @@ class _Import:
                 f"decay_reference is '{reference or self.decay_reference}'; give injection, scan "
                 "or none"
             )
+        given = _DECAY.get(self.decay_reference.strip().lower(), "")
+        if reference and given and given != word:
+            raise InputError(
+                f"decay_reference is '{reference}' in the table, and '{self.decay_reference}' was "
+                "given"
+            )
         header = self.facts.header
-        word = word or (header.decay_correction if header else None) or ""
+        of_sidecar = header.decay_correction if header else None
+        if word and of_sidecar and word != of_sidecar:
+            self._state(f"decay_reference as given; the sidecar states {of_sidecar} of the image")
+        word = word or of_sidecar or ""
         moment = header.decay_reference if header else None
         if not word and moment is None:
             raise InputError(
@@ -563,7 +579,7 @@ def measure_invivo(
     *,
     label: int | None = None,
     kind: SuvKind = "bw",
-    fwhm_mm: float = INVIVO_FWHM_MM,
+    fwhm_mm: float | None = None,
     recovery: Literal["none", "mean"] = "none",
     calibration: float = 0.05,
 ) -> VoiMeasurement:
@@ -584,7 +600,8 @@ def measure_invivo(
     kind
         Kind of SUV.
     fwhm_mm
-        Resolution of the scanner, full width at half maximum, mm.
+        Resolution of the scanner, full width at half maximum, mm; that of a clinical scanner
+        (4.6 mm) where the voxels are not those of a small-animal scanner.
     recovery
         "mean" divides by the recovery of a uniform sphere of the same volume.
     calibration
@@ -592,6 +609,11 @@ def measure_invivo(
     """
     from napari_mosaik.io.pet.masks import read_mask
 
+    if fwhm_mm is None and max(volume.grid.spacing_mm) < _SMALL_VOXEL_MM:
+        raise InputError(
+            f"voxels of {max(volume.grid.spacing_mm):.3g} mm are those of a small-animal scanner; "
+            "give fwhm_mm, its resolution in mm (about 1.5)"
+        )
     doubts: tuple[str, ...] = ()
     if isinstance(voi, SphereOfInterest):
         voxels = sphere_voxels(volume.grid, voi.centre_mm, voi.radius_mm)
@@ -609,7 +631,7 @@ def measure_invivo(
         method=method,
         source=volume.source(case.name),
         kind=kind,
-        fwhm_mm=fwhm_mm,
+        fwhm_mm=INVIVO_FWHM_MM if fwhm_mm is None else fwhm_mm,
         recovery=recovery,
         calibration=calibration,
     )
