@@ -258,10 +258,18 @@ def test_decisions_are_only_added(case, capsys):
     assert first["predicted"]["time_h"] == 72.0
     CaseTwin(case).take_in_next()
     call(capsys, case.root, "decide", "--plan", "two courses", "--by", "reader 1")
-    lines = (case.root / "twin" / "decisions.jsonl").read_text("utf-8").splitlines()
-    assert [json.loads(line)["plan"] for line in lines] == ["one course", "two courses"]
-    assert [json.loads(line)["n_updates"] for line in lines] == [0, 1]
+    place = case.root / "twin" / "decisions.jsonl"
+    lines = [json.loads(line) for line in place.read_text("utf-8").splitlines()]
+    assert [line.get("plan") for line in lines] == ["one course", None, "two courses"]
+    assert [line.get("n_updates") for line in lines] == [0, None, 1]
+    assert lines[1]["observed_of"] == lines[0]["time"]
+    assert (lines[1]["plan_was"], lines[1]["mean"]) == ("one course", 3.4)
+    assert lines[1]["z"] == CaseTwin(case).updates[0]["z"]
+    assert len(CaseTwin(case).status()["decisions"]) == 3
     assert call(capsys, case.root, "decide", "--plan", " ", "--by", "x")[0] == 2
+    place.write_text(place.read_text("utf-8").replace("two courses", "no courses"), "utf-8")
+    with pytest.raises(CorruptArtifact, match="line 3, is damaged"):
+        CaseTwin(case).decisions()
 
 
 def plans(case):

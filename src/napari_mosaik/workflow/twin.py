@@ -26,9 +26,10 @@ from napari_mosaik.core.atomic import atomic_folder
 from napari_mosaik.core.catalogue import PARAMETERS, SUV_RECORD, UPTAKE
 from napari_mosaik.core.errors import CorruptArtifact, InputError, MosaikError
 from napari_mosaik.core.invivo import InvivoValue
-from napari_mosaik.core.manifest import file_digest, read_sealed, sealed
+from napari_mosaik.core.manifest import SEAL, file_digest, read_sealed, sealed
 from napari_mosaik.core.params import Params, digest, setting
 from napari_mosaik.core.pet_records import InjectionRecord
+from napari_mosaik.core.text import read_text
 from napari_mosaik.io.case import Case
 from napari_mosaik.io.files import json_ready, saving, write_json
 from napari_mosaik.io.invivo import read_invivo
@@ -67,6 +68,7 @@ TWIN_LIMITS: Final = (
 IN_DOUBT_Z: Final = 3.0
 """A scan further from its prediction, in SD, is a warning."""
 _FOLDER: Final = "twin"
+_DECISIONS: Final = "decisions.jsonl"
 _FREE: Final = (
     "transfer_per_h", "k03_per_h", "plasma_start", "fast_half_life_h", "slow_half_life_h"
 )  # fmt: skip
@@ -530,6 +532,7 @@ class CaseTwin:
                 np.save(folder / "draws.npy", after.draws, allow_pickle=False)
                 record["draws"] = file_digest(folder / "draws.npy")
                 write_json(folder / "record.json", sealed(json_ready(record)))
+            self._observe(record, len(self.updates))
         self.case.log("twin", time_h=record["time_h"], z=record["z"])
         for name in ("updates", "taken", "scans", "posterior"):
             self.__dict__.pop(name, None)
@@ -583,6 +586,7 @@ class CaseTwin:
             "surface_source": self.start["surface_source"],
             "notes": [*self.notes, *self.posterior.notes],
             "warnings": [text for one in self.updates for text in one["warnings"]],
+            "decisions": self.decisions(),
             "limits": TWIN_LIMITS,
         }
 
@@ -700,12 +704,46 @@ class CaseTwin:
                 "predicted": None if scan is None else self.predict_next(),
             }
         )
-        place = self.root / "decisions.jsonl"
-        with self.case.writing(), saving("the decision", place):
+        with self.case.writing():
+            self._add_decision(line)
+        return dict(line)
+
+    def decisions(self) -> list[dict[str, Any]]:
+        """The lines of the record: decisions, and what was observed later, in order.
+
+        Raises
+        ------
+        CorruptArtifact
+            If a line was changed.
+        """
+        place, found = self.root / _DECISIONS, []
+        if not place.is_file():
+            return []
+        for number, text in enumerate(read_text(place).splitlines(), 1):
+            try:
+                line = json.loads(text)
+                seal = line.pop(SEAL)
+            except (ValueError, KeyError, AttributeError, TypeError):
+                line, seal = None, ""
+            if line is None or digest(line) != seal:
+                raise CorruptArtifact(f"{place}, line {number}, is damaged: it was changed")
+            found.append(line)
+        return found
+
+    def _add_decision(self, line: Mapping[str, Any]) -> None:
+        place = self.root / _DECISIONS
+        with saving("the record of decisions", place):
             place.parent.mkdir(parents=True, exist_ok=True)
             with place.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(sealed(line), sort_keys=True) + "\n")
-        return dict(line)
+
+    def _observe(self, record: Mapping[str, Any], number: int) -> None:
+        """Add what was observed to the record of each decision that predicted this scan."""
+        for line in self.decisions():
+            if "plan" in line and line["n_updates"] == number and line["predicted"]:
+                observed = {name: record[name] for name in ("time_h", "region", "mean", "z")}
+                observed |= {"time": record["taken_in_at"], "observed_of": line["time"]}
+                self._add_decision(json_ready({**observed, "plan_was": line["plan"]}))
 
 
 def begun_twin(case: Case) -> CaseTwin | None:
