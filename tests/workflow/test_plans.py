@@ -144,6 +144,19 @@ def test_files_that_a_plan_names_lie_beside_it(tmp_path: Path) -> None:
     assert write_plan(case, stored, replace=True) == stored
     remove_plan(case, "A")
     assert not list((case / "plans").iterdir())
+    for rows, words in (
+        ("72,1\n24,1", r"curve.csv: times must ascend, but 24 h follows 72 h"),
+        ("-4,1", r"curve.csv: times must be 0 h or more"),
+        ("24,-1", r"curve.csv: activities must be 0 or more"),
+        ("24,0", r"curve.csv: the curve has no activity"),
+    ):
+        curve.write_text(f"time_h,activity_mbq_ml\n{rows}\n")
+        with pytest.raises(InputError, match=words):
+            write_plan(case, made(shape=str(curve)))
+    curve.write_text("r_um,E_keV\n1,2\n")
+    with pytest.raises(InputError, match=r"the header must be r_cm,E_MeV"):
+        write_plan(case, made(kernel=str(curve)))
+    assert not list((case / "plans").iterdir())
     with pytest.raises(InputError, match=r"kernel 'none.csv' is neither a file nor one of: local"):
         write_plan(case, made(kernel="none.csv"))
 

@@ -648,7 +648,12 @@ def _check_file(setting_name: str, path: Path) -> None:
         DoseKernel.from_file(path)
         return
     times, values = read_curve(path)
-    decayed_curve(times, values, 1.0)
+    try:
+        decayed_curve(times, values, 1.0)
+    except InputError as error:
+        raise InputError(f"{path.name}: {error}") from None
+    if not any(values):
+        raise InputError(f"{path.name}: the curve has no activity, so there is no dose")
 
 
 _SETTING_PREFIX: Final = "dose."
