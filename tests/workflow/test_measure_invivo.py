@@ -1,6 +1,7 @@
 """A series is measured into a case: only numbers and a hash are kept, and only of its patient."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -80,8 +81,21 @@ def test_another_patient_is_refused_or_confirmed(case, series, tmp_path):
     def stranger(place):
         return {"PatientID": "patient 2"}
 
+    strange = pet_series(tmp_path / "x", STORED, each=stranger)
     with pytest.raises(InputError, match="another hash"):
-        open_series(other, [pet_series(tmp_path / "x", STORED, each=stranger)])
+        open_series(other, [strange])
+    # the same table with the hash of another patient, and with one that was confirmed
+    values = read_invivo(other.root)
+    foreign = replace(values[0], time_h=120.0, source="series:1 patient:0123456789ab")
+    with pytest.raises(InputError, match=r"of 2 patients \(hashes 0123456789ab, "):
+        add_invivo(other, [foreign])
+    volume = open_series(other, [strange], same_patient=True)
+    confirmed = measure_invivo(other, volume, SPHERE, "liver").value
+    assert confirmed.source.endswith(" confirmed")
+    add_invivo(other, [confirmed])
+    assert read_invivo(other.root) == (confirmed, *values)
+    volume = open_series(other, [strange])  # known from now on
+    add_invivo(other, [measure_invivo(other, volume, SPHERE, "blood").value])
 
 
 def test_a_series_of_another_injection_is_refused(series, tmp_path):

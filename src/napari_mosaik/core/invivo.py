@@ -19,6 +19,8 @@ INVIVO_UNITS: Final = ("SUVbw", "SUVbsa", "SUVlbm", "Bq/mL", "kBq/mL")
 _SAME_S: Final = 1.0
 _SAME_SHARE: Final = 2e-4
 """Times that differ by less than a second, or than this share of them (52 s on day 3), are one."""
+_PATIENT: Final = re.compile(r"\bpatient:(\w+)( confirmed)?")
+"""Hash of a patient in a source, and whether it was confirmed to be of the same patient."""
 _MAX_TIME_H: Final = 24 * 365.0
 _REGIONS: Final = {
     "tumor": "tumour", "aorta": "blood", "whole blood": "blood", "whole_blood": "blood",
@@ -169,7 +171,8 @@ def check_invivo_series(values: Iterable[InvivoValue]) -> tuple[InvivoValue, ...
     Raises
     ------
     InputError
-        If a region has two values at one time, or the values have two units.
+        If a region has two values at one time, or the values have two units or are of two
+        patients by the hashes in their sources.
     """
     ordered = sorted(values, key=lambda one: (one.region, one.time_h))
     for first, second in itertools.pairwise(ordered):
@@ -182,5 +185,12 @@ def check_invivo_series(values: Iterable[InvivoValue]) -> tuple[InvivoValue, ...
     if len(units) > 1:
         raise InputError(
             f"the values have {len(units)} units ({', '.join(units)}); convert them to one"
+        )
+    named = [one for value in ordered for one in _PATIENT.findall(value.source)]
+    patients = sorted({own for own, _ in named} - {own for own, confirmed in named if confirmed})
+    if len(patients) > 1:
+        raise InputError(
+            f"the values are of {len(patients)} patients (hashes {', '.join(patients)}); keep "
+            "those of one"
         )
     return tuple(sorted(ordered, key=lambda one: (one.time_h, one.region)))

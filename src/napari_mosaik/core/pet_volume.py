@@ -90,12 +90,14 @@ class PetVolume:
     """All slices of one time frame, in order, and their grid.
 
     ``patient_ids`` are identifier and name of the patient as the file states them; they are
-    compared in memory and never stored or shown.
+    compared in memory and never stored or shown.  ``confirmed`` tells that the user said that this
+    is the patient of values with another hash.
     """
 
     images: tuple[PetImage, ...]
     grid: VolumeGrid
     patient_ids: tuple[str, ...] = field(default=(), repr=False)
+    confirmed: bool = False
 
     @property
     def scanned(self) -> datetime | None:
@@ -123,7 +125,8 @@ class PetVolume:
     def source(self, salt: str) -> str:
         """What is stored of the series: "series:HASH", with "patient:HASH" if it names one."""
         patient = self.patient_hash(salt)
-        return f"series:{self.content()}" + (f" patient:{patient}" if patient else "")
+        named = f" patient:{patient}" + (" confirmed" if self.confirmed else "")
+        return f"series:{self.content()}" + (named if patient else "")
 
 
 def _plain(text: str) -> str:

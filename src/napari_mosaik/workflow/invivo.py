@@ -543,15 +543,20 @@ def iter_series(
     volume = yield from iter_pet_volume(list(paths), frame_index=frame_index, unit=unit)
     if not same_patient:
         _check_patient(case, volume)
-    return volume
+    known, own = _known_patients(case), volume.patient_hash(case.name)
+    return replace(volume, confirmed=True) if own and known and own not in known else volume
 
 
-def _check_patient(case: Case, volume: PetVolume) -> None:
+def _known_patients(case: Case) -> set[str]:
+    """Hashes of the patient in the values of a case."""
     from napari_mosaik.io.invivo import read_invivo
 
     sources = " ".join(one.source for one in read_invivo(case.root))
-    known = set(re.findall(r"patient:(\w+)", sources))
-    own = volume.patient_hash(case.name)
+    return set(re.findall(r"patient:(\w+)", sources))
+
+
+def _check_patient(case: Case, volume: PetVolume) -> None:
+    known, own = _known_patients(case), volume.patient_hash(case.name)
     if own and known and own not in known:
         raise InputError(
             f"the series belongs to another patient than the values of case {case.name} (another "
