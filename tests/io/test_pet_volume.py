@@ -8,6 +8,7 @@ import pytest
 from napari_mosaik.core import InputError
 from napari_mosaik.io.pet import open_pet_volume
 from napari_mosaik.io.pet.masks import read_mask
+from tests.io.test_pet import PIXELS, enhanced, saved
 from tests.io.test_pet_other import INVEON, inveon
 from tests.pet_series import (
     ORIGIN_MM,
@@ -222,7 +223,7 @@ def shifted(path, mask):
         (
             lambda f: contours(f / "m.dcm", {1: [np.add(one, [900, 0, 0]) for one in boxes()]}),
             None,
-            ["holds no voxel of the PET"],
+            ["reach beyond the PET"],
         ),
         (
             lambda f: contours(
@@ -230,6 +231,11 @@ def shifted(path, mask):
             ),
             None,
             ["not parallel"],
+        ),
+        (
+            lambda f: contours(f / "m.dcm", {1: [box((3.1, 3.1), (3.4, 3.4), 3)]}),
+            None,
+            ["holds no voxel of the PET"],
         ),
         (lambda f: f / "none.nii", None, ["no mask"]),
     ],
@@ -254,3 +260,47 @@ def test_the_published_sarcoma_has_its_mask_in_nifti():
     mask = read_mask(IBSI / "PET_mask.nii.gz", volume.grid)
     assert mask.voxels.sum() == 555
     assert values(volume)[mask.voxels].mean() == pytest.approx(7.3696, abs=5e-5)
+
+
+# --- other files and planes -----------------------------------------------------------------------
+@pytest.mark.parametrize("converted", [False, True])
+def test_an_enhanced_file_is_a_volume(tmp_path, converted):
+    found = open_pet_volume(saved(tmp_path, enhanced(converted)))
+    expected = np.stack([PIXELS * (k + 1.0) * (k + 1) for k in (2, 1, 0)])
+    np.testing.assert_array_equal(values(found), expected)
+    assert found.grid.spacing_mm == pytest.approx((1.0, 0.4, 0.3))
+    assert found.grid.origin_mm == pytest.approx([0, 0, -2])
+
+
+def test_a_turned_series_has_its_voxels_where_the_file_says(tmp_path):
+    angle = np.deg2rad(20)
+    across, down = [np.cos(angle), np.sin(angle), 0], [-np.sin(angle), np.cos(angle), 0]
+    turned = [round(float(part), 9) for part in (*across, *down)]
+    path = pet_series(
+        tmp_path / "p", STORED, each=lambda place: {"ImageOrientationPatient": turned}
+    )
+    grid = open_pet_volume(path).grid
+    deep, high, wide = SPACING_MM
+    (found,) = grid.positions_mm(np.array([[1, 2, 3]]))
+    expected = np.array(ORIGIN_MM) + np.array([0, 0, deep])
+    expected = expected + 2 * high * np.array(down) + 3 * wide * np.array(across)
+    assert found == pytest.approx(expected)
+    assert grid.index(found[None])[0] == pytest.approx([1, 2, 3])
+
+
+def test_slices_that_are_shifted_sideways_are_refused(tmp_path):
+    def tilted(place):
+        x, y, z = ORIGIN_MM
+        return {"ImagePositionPatient": [x, y + 0.4 * place, z + 3.0 * place]}
+
+    with pytest.raises(InputError, match=r"shifted sideways by 0\.4 mm"):
+        open_pet_volume(pet_series(tmp_path / "p", STORED, each=tilted))
+
+
+def test_contours_beyond_the_edge_are_refused(tmp_path, volume):
+    rows, columns = STORED.shape[1:]
+    whole = [box((0, 0), (rows, columns), place) for place in (0, 7)]
+    assert read_mask(contours(tmp_path / "a.dcm", {1: whole}), volume.grid).voxels.all()
+    for wrong in (box((0, 0), (rows + 1, 4), 0), box((-1, 0), (4, 4), 0), box((0, 0), (4, 4), 8)):
+        with pytest.raises(InputError, match="reach beyond the PET"):
+            read_mask(contours(tmp_path / "b.dcm", {1: [wrong]}), volume.grid)

@@ -241,6 +241,7 @@ def _planes(
     Contours that lie within others are holes: what an odd number of them encloses is inside.
     """
     found: dict[float, Any] = {}
+    ends = np.asarray(grid.shape) - 0.5
     for points in contours:
         index = grid.index(points)
         if np.ptp(index[:, 0]) > _SAME_VOXEL:
@@ -248,6 +249,8 @@ def _planes(
                 f"{path.name} has contours that are not parallel to the slices of the PET; export "
                 "the mask as DICOM SEG or NIfTI on its voxels"
             )
+        if (index < -0.5 - _SAME_VOXEL).any() or (index > ends + _SAME_VOXEL).any():
+            raise InputError(f"the contours of {path.name} reach beyond the PET ({grid})")
         shape = shapely.make_valid(shapely.Polygon(index[:, :0:-1]))
         place = round(float(index[:, 0].mean()), 3)
         known = next((one for one in found if abs(one - place) < _SAME_VOXEL), place)
