@@ -92,6 +92,13 @@ def test_energy_is_conserved(kernel, n):
     assert found.sum() == pytest.approx(source.sum(), rel=1e-9)
 
 
+def test_energy_of_a_coarse_map_is_conserved():
+    y, x = np.mgrid[:120, :120] - 59.5
+    source = np.exp(-(x**2 + y**2) / (2 * 5**2))
+    found = spread_dose(source, 100.0, DoseKernel.built_in("Lu-177"))
+    assert found.sum() == pytest.approx(source.sum(), rel=1e-9)
+
+
 @pytest.mark.parametrize("kernel", [EXPONENTIAL, DoseKernel.built_in("Lu-177")])
 def test_a_smooth_map_meets_the_transfer_function(kernel):
     """Gaussian of 120 µm: its spectrum times F, transformed back along the radius."""

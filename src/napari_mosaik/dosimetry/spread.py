@@ -134,6 +134,7 @@ def _coarse(
     spread = _fine(one, fine, [0] * len(whole), kernel, density)
     split = spread.reshape([n for pair in zip(whole, parts, strict=True) for n in pair])
     taps = split.mean(axis=tuple(range(1, 2 * len(whole), 2)))
+    taps /= taps.sum()  # what rings beyond the kernel's reach is not lost
     return np.asarray(fftconvolve(source, taps, mode="same"), float)
 
 
