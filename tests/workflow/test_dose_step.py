@@ -73,7 +73,9 @@ def test_a_plan_is_an_input_and_a_changed_one_makes_only_its_results_again(case)
     tables = {one.title.partition(": ")[2]: one for one in dose_tables(shown)}
     assert tables["plans"].rows[0][:2] == ("A", "day 0: 7400 MBq Lu-177")
     assert [row[:2] for row in tables["indices"].rows][:2] == [("A", "D98"), ("A", "D50")]
-    assert ("A", "alpha", 0.3, "illustrative, not specific for ccRCC") in tables["constants"].rows
+    words = "illustrative, not specific for ccRCC"
+    assert ("all", "alpha", "0.3", words) in tables["constants"].rows
+    assert ("Lu-177 electron_kev", "147.9") in [row[1:3] for row in tables["constants"].rows]
     assert dose_limitations(shown) == tuple(record["limitations"])
     assert any("blurred by the PET" in text for text in dose_warnings(shown))
     assert dose_figure(shown) is not None

@@ -133,17 +133,23 @@ def _unseen(plans: Mapping[str, Any]) -> list[ReportTable]:
 
 
 def _constants(plans: Mapping[str, Any]) -> ReportTable:
+    """One row for plans that share a constant; numbers with six digits, not rounded for reading."""
+    shared: dict[tuple[str, str, str], list[str]] = {}
+    for name, own in plans.items():
+        for row in own["constants"]:
+            shared.setdefault((row["name"], _value(row["value"]), row["source"]), []).append(name)
     rows = tuple(
-        (name, row["name"], _value(row["value"]), row["source"])
-        for name, own in plans.items()
-        for row in own["constants"]
+        ("all" if len(names) == len(plans) else ", ".join(dict.fromkeys(names)), *constant)
+        for constant, names in shared.items()
     )
     columns = ("plan", "constant", "value", "source")
     return ReportTable("Dose what-if: constants", columns, rows)
 
 
-def _value(value: Any) -> Any:
-    return value if isinstance(value, int | float | str) else str(value)
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.6g}" if isinstance(value, int | float) else str(value)
 
 
 def dose_figure(results: CaseResults) -> ReportFigure | None:
