@@ -191,6 +191,9 @@ def test_the_command_line_adds_imports_and_shows(case, tmp_path, capsys):
     assert call("add", "--time-h", "72", *given) == 0
     assert call("add", "--time-h", "-1", *given) == 2
     assert "before the injection" in capsys.readouterr().err
+    no_unit = table(tmp_path, "time\tregion\tmean\tsd\n72\ttumour\t9\t0.5\n")
+    assert call("import", no_unit) == 2
+    assert "the column time has no unit; name it time_h, time_min" in capsys.readouterr().err
     path = table(tmp_path, "time_h\tregion\tmean\tsd\n120\ttumour\t9\t0.4\n")
     assert call("import", path, "--unit", "SUVbw") == 2
     assert "Give injection" in capsys.readouterr().err

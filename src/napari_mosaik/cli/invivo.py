@@ -156,7 +156,9 @@ def import_values(
     from napari_mosaik.io import Case
     from napari_mosaik.workflow.invivo import import_invivo
 
-    with naming_options(**_OPTIONS):
+    # names of columns stay as they are in the table
+    own = {name: _OPTIONS[name] for name in ("decay_reference", "relative_error")}
+    with naming_options(**own):
         change = import_invivo(
             Case(case),
             file,
