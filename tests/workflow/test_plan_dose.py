@@ -25,6 +25,7 @@ from napari_mosaik.workflow.plan_dose import (
     PlanModel,
     PlanResult,
     TileUptake,
+    compare_plans,
     drawn_normals,
     iter_plan_dose,
 )
@@ -207,6 +208,7 @@ def test_each_draw_is_the_product_of_its_factors():
     low, high = np.percentile(bed, [5, 95])
     assert result.columns["bed_gy_05"][0] == pytest.approx(low, rel=1e-9)
     assert result.columns["bed_gy_95"][0] == pytest.approx(high, rel=1e-9)
+    assert result.record["largest_source"] in ("alpha", "time_course")
     killed = np.percentile(bed * 0.3 * np.exp(ln["alpha"]), 95)
     assert result.columns["ln_survival_05"][0] == pytest.approx(-killed, rel=1e-9)
 
@@ -219,6 +221,19 @@ def test_plans_with_one_seed_are_paired_draw_by_draw():
     )
     drawn = [np.array(result.record["drawn"]["mean_gy"]) for result in (one, two)]
     assert drawn[1] == pytest.approx(2 * drawn[0], rel=1e-12)
+    records = {
+        name: {**result.record, "plan": plan.model_dump(), "uptake": "measured"}
+        for name, result, plan in (("A", one, planned(seed=4)), ("B", two, planned(seed=4)))
+    }
+    compared = compare_plans(records, "A", "B")["indices"]["mean_gy"]
+    assert compared["share_higher"] == 1
+    assert compared["median"] == pytest.approx(np.median(drawn[0]))
+    for wrong, words in (("C", "no plan 'C'"), ("A", "with itself")):
+        with pytest.raises(InputError, match=words):
+            compare_plans(records, "A", wrong)
+    records["B"]["plan"] = planned(seed=5).model_dump()
+    with pytest.raises(InputError, match="one seed and number of draws"):
+        compare_plans(records, "A", "B")
     other = dosed(planned(seed=5), tiles(suv=np.arange(6) + 1.0))
     assert not np.allclose(other.record["drawn"]["mean_gy"], drawn[0])
     normals = drawn_normals(planned(seed=4, draws=2000))
@@ -238,6 +253,7 @@ def test_errors_of_the_uptake_are_whole_fields_and_do_not_average_out():
     assert width[0] > 1.8 * width[1] > 0
     negative = dosed(plan, tiles(errors=np.full((1, 6), -50.0)))
     assert negative.columns["dose_gy_50"] == pytest.approx(np.zeros(6))
+    assert negative.columns["tia_mbq_h_ml_50"] == pytest.approx(np.zeros(6))
 
 
 def test_what_differs_within_a_tile_lets_more_cells_survive():
@@ -269,7 +285,9 @@ def test_oxygen_lessens_the_effect_but_not_the_dose():
     assert close["dose_gy_50"] == pytest.approx(away["dose_gy_50"])
     assert (away["ln_survival_50"] > 0.5 * close["ln_survival_50"]).all()
     assert (close["hypoxic_share"] < 1e-3).all()
-    assert (away["hypoxic_share"] > 0.5).all()
+    half = 0.5 * math.sqrt(2 * 2000 * 40 / 15)  # 10 mmHg of 40
+    share = math.exp(-math.pi / 4 * (half / 99) ** 2)
+    assert away["hypoxic_share"] == pytest.approx(np.full(6, share), rel=1e-3)
 
 
 def test_a_kernel_moves_dose_to_the_neighbours_and_asks_about_its_reach():
@@ -315,5 +333,11 @@ def test_the_rate_of_the_median_tile_adds_up_to_its_dose():
     course = result.record["time_course"]
     area = np.trapezoid(course["electron_gy_h"], course["time_h"])
     assert area == pytest.approx(result.columns["dose_gy_50"][course["tile"]], rel=0.03)
+    alpha = planned(courses=[{"nuclide": "Ac-225", "activity": 8}], spreads=EXACT)
+    high = dosed(alpha, tiles(suv=[1, 2, 3, 4, 5, 6]))
+    rate = high.record["time_course"]
+    area = np.trapezoid(rate["alpha_particle_gy_h"], rate["time_h"])
+    at = high.columns["alpha_particle_gy_50"][rate["tile"]]
+    assert area == pytest.approx(at, rel=0.03)
     peak = np.array(course["unrepaired_gy"])
     assert peak.max() > 2
