@@ -38,20 +38,25 @@ def test_typed_values_are_added_and_the_same_scan_is_refused(case):
     assert (found.region, found.source, found.decay_reference) == ("tumour", "typed", "injection")
     with pytest.raises(InputError, match="two values of tumour at 72 h"):
         add_invivo(case, [typed_value(one)])
-    add_invivo(case, [typed_value({**one, "mean": 9.0})], replace_same=True)
-    assert [one.mean for one in read_invivo(case.root)] == [9.0]
+    add_invivo(case, [typed_value({**one, "region": "blood", "mean": 3.0})])
+    again = typed_value({**one, "time_h": 72.005, "mean": 9.0})  # as another program rounds it
+    add_invivo(case, [again], replace_same=True)
+    assert [one.mean for one in read_invivo(case.root)] == [3.0, 9.0]
     with pytest.raises(InputError, match="decay_reference is missing"):
         typed_value({**one, "unit": "kBq/mL"})
 
 
 def test_activity_at_the_start_of_the_scan_becomes_suv_at_injection(case, tmp_path):
-    path = table(tmp_path, "time_d\tregion\tmean\tsd\n3\ttumour\t1.5\t0.06\n5\taorta\t0.8\t0.05\n")
+    text = "time_d\tregion\tmean\tsd\tvoxel_sd\n3\ttumour\t1.5\t0.06\t0.3\n"
+    path = table(tmp_path, text + "5\taorta\t0.8\t0.05\tn/a\n")
     change = import_invivo(case, path, unit="kBq/mL", decay_reference="scan")
     early, late = change.values
     grams = WEIGHT_KG * 1000
     expected = 1500 * 2 ** (72 / HALF_LIFE_H) * grams / NET_BQ
     assert early.mean == pytest.approx(expected, rel=1e-12)
     assert early.sd == pytest.approx(expected * 0.04, rel=1e-12)
+    assert early.voxel_sd == pytest.approx(expected * 0.2, rel=1e-12)
+    assert late.voxel_sd is None
     assert late.mean == pytest.approx(800 * 2 ** (120 / HALF_LIFE_H) * grams / NET_BQ, rel=1e-12)
     assert (late.region, late.time_h, late.unit) == ("blood", 120.0, "SUVbw")
     assert early.source.startswith("file:")
