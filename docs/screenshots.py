@@ -25,7 +25,7 @@ import napari
 import numpy as np
 from napari.settings import get_settings
 from PIL import Image
-from qtpy.QtWidgets import QApplication
+from qtpy.QtWidgets import QApplication, QWidget
 from scipy.ndimage import distance_transform_edt
 
 from napari_mosaik.annotate import stroke_polygon
@@ -34,7 +34,9 @@ from napari_mosaik.io import Case
 from napari_mosaik.widgets.dock import MosaikDock
 
 HERE = Path(__file__).parent
-_PICTURES = ("main_window", "four_slides", "align", "space", "review", "loop", "find_and_correct")
+_PICTURES = (
+    "main_window", "four_slides", "align", "space", "review", "dose", "loop", "find_and_correct",
+)  # fmt: skip
 
 
 class Studio:
@@ -247,6 +249,46 @@ class Studio:
         self.until(lambda: page.maps.is_on)
         self.shoot("compare", small=True)
         page.maps.leave()
+
+    def dose(self) -> None:
+        """The published regimen as a plan, its results, and two plans side by side."""
+        dock = self.dock
+        dock.tabs.setCurrentIndex(0)
+        page = dock.pages["Dose what-if"]
+        page.set_open(True)
+        panel = page.panel
+        self.until(lambda: not panel._busy)
+        panel.new.menu().actions()[1].trigger()
+        self._compute_plan(page)
+        self.settle()
+        self._scroll_to(panel.limits)
+        self.shoot("dose_plan", small=True)
+        panel.copy.click()
+        panel.editor.name.setText("with Tb-161")
+        panel.editor.rows[0].kind.setCurrentText("Tb-161")
+        panel.editor.fields["tumour_ml"].field.setText("40")
+        self._compute_plan(page)
+        view = panel.results
+        self.settle()
+        view.beside.setCurrentIndex(1)
+        view.side.click()
+        self.settle()
+        self._scroll_to(view.state)
+        self.shoot("dose_compare", small=True)
+        view.maps.leave()
+
+    def _compute_plan(self, page: Any) -> None:
+        """Run the plan that is shown, and wait for its results."""
+        page.run_button.click()
+        self.until(lambda: self.dock.workspace.job is not None)
+        self.until(lambda: self.dock.workspace.job is None)
+        self.until(lambda: page.panel.results.plan_dose is not None)
+
+    def _scroll_to(self, widget: QWidget) -> None:
+        """Let the page begin at a widget."""
+        self.settle(0.5)
+        area = self.dock.page_area
+        area.verticalScrollBar().setValue(widget.mapTo(area.widget(), widget.rect().topLeft()).y())
 
     def align(self) -> None:
         """A section aligned manually with landmarks, and the PET with its voxels."""

@@ -135,7 +135,8 @@ def test_a_plan_is_computed_shown_and_no_longer_shown_when_it_is_not_current(
     assert list(read_plans(case.root)) == ["177Lu-girentuximab phase 1"]
     first = view.plan_dose
     assert view.state.text() == "Results of '177Lu-girentuximab phase 1'"
-    assert [view.table.item(row, 0).text() for row in range(4)] == ["D98", "D50", "D2", "Mean"]
+    titles = [view.table.item(row, 0).text() for row in range(view.table.rowCount())]
+    assert titles == ["D98, Gy", "D50, Gy", "D2, Gy", "Mean, Gy", "EUD, Gy"]
     middle = first.record["indices"]["d50_gy"]["median"]
     assert view.table.item(1, 1).text().startswith(f"{middle:.3g}"[:3])
     assert view.source.text().startswith("Largest source of uncertainty: ")
@@ -190,12 +191,13 @@ def test_a_plan_is_computed_shown_and_no_longer_shown_when_it_is_not_current(
     qtbot.waitUntil(lambda: view.exported.text().startswith("Written"))
     folder = tmp_path / "B11 177Lu-girentuximab phase 1 copy"
     lines = (folder / "tiles.csv").read_text("utf-8").splitlines()
+    assert lines[0] == "# case B11, plan 177Lu-girentuximab phase 1 copy"
     assert "Not a treatment plan" in lines[1]
     head = next(place for place, line in enumerate(lines) if not line.startswith("#"))
     assert lines[head].startswith("tile,row_um,column_um,tia_mbq_h_ml_05 [MBq h/mL]")
     assert len(lines) - head - 1 == len(grid)
     names = {path.name for path in folder.iterdir()}
-    assert {"Absorbed dose.ome.zarr", "BED.ome.zarr", "record.json"} <= names
+    assert {"Absorbed dose.ome.zarr", "BED.ome.zarr", "record.json", "activity.nii"} <= names
     record = json.loads((folder / "record.json").read_text("utf-8"))
     assert record["limitations"]
     assert record["indices"] == view.plan_dose.record["indices"]
@@ -222,6 +224,7 @@ def test_a_plan_is_computed_shown_and_no_longer_shown_when_it_is_not_current(
     assert view.plan_dose is None
     assert not view._numbers.isVisible()
     assert view.reading(tile) == ""
+    assert not any(layer.visible for name, layer in board.present().items() if "dose" in name)
     kept = next((case.root / "plans").glob("*shape.csv"))
     kept.write_text("hours,activity\n1,2\n", "utf-8")
     run(qtbot, dock, page)

@@ -18,11 +18,13 @@ from napari_mosaik.core.catalogue import DOSE, DOSE_RECORD, TILES, WARNINGS
 from napari_mosaik.io.case import Case
 from napari_mosaik.view.case_results import CaseResults
 from napari_mosaik.view.figure import axis_label, new_figure, note, tidy
-from napari_mosaik.view.formatting import number, percent
+from napari_mosaik.view.formatting import count, number, percent
 from napari_mosaik.view.maps import common_limits, scalar_layer
 from napari_mosaik.view.spec import LayerSpec
+from napari_mosaik.workflow.dose_exchange import write_activity
 from napari_mosaik.workflow.dose_export import write_dose
 from napari_mosaik.workflow.plan_dose import SOURCE_TITLES
+from napari_mosaik.workflow.plans import Plan
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,7 +61,7 @@ _INDEX_TITLES: Final = {
     "d2_gy": "D2",
     "mean_gy": "Mean",
     "eud_gy": "EUD",
-    "tcp": "TCP (share)",
+    "tcp": "TCP",
 }
 _INDEX_TIPS: Final = {
     "d98_gy": "98 % of the weight have at least this absorbed dose",
@@ -67,7 +69,7 @@ _INDEX_TIPS: Final = {
     "d2_gy": "2 % of the weight have at least this absorbed dose",
     "mean_gy": "Mean absorbed dose; a mean says nothing about cold tiles",
     "eud_gy": "Uniform dose with the same mean survival",
-    "tcp": "Tumour control probability for the clonogenic cells of the plan; overstated from PET",
+    "tcp": "Tumour control probability, 0 to 1, for the cells of the plan; overstated from PET",
 }
 _LN10: Final = math.log(10)
 _MARKERS: Final = (("d98_gy", 98.0, "v"), ("d50_gy", 50.0, "o"), ("d2_gy", 2.0, "^"))
@@ -164,7 +166,7 @@ class PlanDose:
         words = f"{record['uptake']} uptake of {record['n_tiles']} tiles, weighted by "
         words += str(record["weight"])
         without = record.get("n_without_uptake", 0)
-        return words + (f"; {without} tiles without uptake" if without else "")
+        return words + (f"; {count(without, 'tile')} without uptake" if without else "")
 
     @property
     def doubts(self) -> list[str]:
@@ -195,13 +197,13 @@ class PlanDose:
         return f"CV {cv:g}, other assumptions at their medians: {'; '.join(words)}"
 
     def index_rows(self, other: PlanDose | None = None) -> list[tuple[str, ...]]:
-        """Index, median and 90 % interval, Gy (TCP: a share); those of *other*, the difference."""
+        """Index, median and 90 % interval; those of *other*, and the difference."""
         found, beside = self.record["indices"], {} if other is None else other.record["indices"]
         rows = []
         for key, title in _INDEX_TITLES.items():
             if key not in found and key not in beside:
                 continue
-            row = [title, _range(found.get(key))]
+            row = [f"{title}, Gy" if key.endswith("_gy") else title, _range(found.get(key))]
             if other is not None:
                 row += [_range(beside.get(key)), _range(self._difference(other, key))]
             rows.append(tuple(row))
@@ -218,12 +220,25 @@ class PlanDose:
 
     def constant_rows(self) -> list[tuple[str, str, str]]:
         """Name, value and source of every constant."""
-        rows = []
-        for one in self.record["constants"]:
-            value = one["value"]
-            shown = number(value) if isinstance(value, int | float) else str(value)
-            rows.append((str(one["name"]).replace("_", " "), shown, str(one["source"])))
-        return rows
+        return [
+            (_constant_title(one["name"]), _shown(one["value"]), str(one["source"]))
+            for one in self.record["constants"]
+        ]
+
+
+def _constant_title(name: str) -> str:
+    """The label of a setting of the plan with its unit, or the name of another constant."""
+    info = Plan.model_fields.get(name)
+    extra: Any = {} if info is None else info.json_schema_extra
+    words = extra.get("label") or name.replace("_", " ")
+    return f"{words}, {extra['unit']}" if extra.get("unit") else words
+
+
+def _shown(value: Any) -> str:
+    """A number, or several, as text."""
+    if isinstance(value, list | tuple):
+        return "; ".join(_shown(one) for one in value)
+    return number(value) if isinstance(value, int | float) else str(value)
 
 
 def index_tips(one: PlanDose, other: PlanDose | None = None) -> list[str]:
@@ -281,7 +296,8 @@ class DoseResults:
     def export(self, name: str, folder: Path, case: Case) -> Path:
         """Write a plan into a new folder below *folder*: ``tiles.csv``, maps, ``record.json``.
 
-        The maps are OME-Zarr images in Gy or log10; every file states what the numbers are not.
+        The maps are OME-Zarr images in Gy or log10.  A plan of one nuclide also gives
+        ``activity.nii`` with a JSON beside it, for Monte Carlo programs.
 
         Raises
         ------
@@ -296,11 +312,15 @@ class DoseResults:
             for key, values in maps.items()
             if values is not None
         }
-        record = {"case": case.name, "plan": name, **one.record, "limitations": self.limitations}
+        record = {
+            "case": case.name, "name": name, **one.record, "limitations": list(self.limitations)
+        }  # fmt: skip
         prefix = f"{name}."
         own = {c.removeprefix(prefix): one.table[c] for c in one.table if c.startswith(prefix)}
         units = {column: one.table.unit(prefix + column) for column in own}
         write_dose(target, self.grid, Table(own, units), rasters, record)
+        if len({course["nuclide"] for course in one.record["plan"].get("courses", ())}) == 1:
+            write_activity(case, name, target / "activity.nii")
         return target
 
 
@@ -355,7 +375,7 @@ def dose_time_figure(plans: Sequence[PlanDose], *, title: str = "") -> Figure:
     figure = new_figure(4.4, 3.8)
     upper, lower = figure.subplots(2, 1, sharex=True)
     tidy(upper, "", axis_label("dose rate", "Gy/h"), title)
-    tidy(lower, axis_label("time", "days"), axis_label("unrepaired damage", "Gy"))
+    tidy(lower, axis_label("time", "days"), axis_label("unrepaired", "Gy"))
     for one, colour in zip(plans, palette.PLAN_COLOURS, strict=False):
         course = one.record["time_course"]
         day = np.asarray(course["time_h"], float) / _HOURS

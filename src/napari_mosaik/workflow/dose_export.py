@@ -56,7 +56,7 @@ def write_dose(
 def _csv(grid: TileGrid, table: Table, record: Mapping[str, Any]) -> str:
     """Comments with # first, then the header and a row for each tile."""
     text = io.StringIO(newline="")
-    for line in (f"case {record['case']}, plan {record['plan']}", *record["limitations"]):
+    for line in (f"case {record['case']}, plan {record['name']}", *record["limitations"]):
         text.write(f"# {line}\n")
     writer = csv.writer(text, lineterminator="\n")
     units = [f" [{table.unit(c)}]" if table.unit(c) != "1" else "" for c in table]

@@ -218,7 +218,7 @@ class Plan(Params):
         "Uptake that the label follows: the predicted one if there is one, else the measured one.",
         label="Uptake",
         choices={
-            "best": "predicted if there is one, else measured",
+            "best": "predicted, else measured",
             "predicted": "predicted",
             "measured": "measured (blurred by the PET)",
         },

@@ -458,6 +458,14 @@ class LayerBoard(QObject):
         if shown:
             self.show_choice(step, choice)
 
+    def hide_results(self, step: str) -> None:
+        """Hide the layers of a step, which are no longer current; they stay in the list."""
+        written = {artifact.name for artifact in step_view(step).step.writes}
+        for name, layer in self.present().items():
+            spec = self.specs.get(name)
+            if spec is not None and spec.result in written and layer.visible:
+                layer.visible = False
+
     def _drop_former(self, step: str, names: set[str]) -> None:
         """Remove layers of a choice that there is no longer; *names* are those that there are."""
         self._take_away(self._former(step) - names)

@@ -49,15 +49,15 @@ _STEP = maker_of(DOSE)
 _ALONE = "no other plan"
 _PLOT_PX = 260
 _TABLE_TIPS = (
-    "Doses in Gy, weighted by the neoplastic area",
+    "What is below is explained when the mouse rests on it",
     "Median and 90 % interval of the draws",
     "The plan beside it",
     "This plan minus the one beside it, draw by draw",
 )
 _NOT_DONE = {
     "missing": "– No result yet: Run computes all saved plans.",
-    "stale": "↻ No current result: {}. Run again.",
-    "blocked": "⊘ No result: {}.",
+    "stale": "↻ No current result ({}). Run again.",
+    "blocked": "⊘ No result ({}).",
 }
 """What is said in place of numbers, by the state of the step."""
 
@@ -83,7 +83,10 @@ class DoseResultsView(QWidget):
         self.beside = shrinkable(QComboBox())
         self.beside.setToolTip("A second plan: its indices, curves and maps beside this one's")
         self.beside.currentIndexChanged.connect(lambda _: self._fill())
-        self.table = table_of(("Index, Gy", "Plan", "Beside", "Difference"), _TABLE_TIPS, wide=3)
+        self.table = table_of(("Index", "Plan", "Beside", "Difference"), _TABLE_TIPS, wide=3)
+        small = self.table.font()
+        small.setPointSizeF(0.9 * small.pointSizeF())
+        self.table.setFont(small)
         self.source = wrapped_label(bold=True)
         self.kind = shrinkable(QComboBox())
         self.kind.addItems(list(DOSE_FIGURES))
@@ -97,12 +100,13 @@ class DoseResultsView(QWidget):
         self.side.setToolTip("This map of both plans, with linked cameras and one colour scale")
         self.export = button("Export…", self._export)
         self.export.setToolTip(
-            "Tiles as CSV, maps as OME-Zarr, and the record with every constant, into a folder"
+            "Tiles as CSV, maps as OME-Zarr, the activity as NIfTI, and the record, in a folder"
         )
         self.exported = wrapped_label(small=True)
-        self.constants = table_of(("Constant", "Value", "Source"), ("", "", ""), wide=2)
+        self.constants = table_of(("Constant", "Value", "Source"), ("",) * 3, 2, fixed_px=96)
         self.constants.setMinimumHeight(220)
         self.fold = Collapsible("Constants and their sources", self.constants)
+        self.fold.toggled.connect(self._fill_constants)
         self.limits = wrapped_label(small=True)
         self._numbers = QWidget()
         self._numbers.setLayout(
@@ -152,7 +156,6 @@ class DoseResultsView(QWidget):
             other = name != self._plan
             self._plan, self._unsaved = name, unsaved
             if other:
-                self._board.choose(_STEP.name, name)
                 self._offer()
             else:
                 self._show()
@@ -176,6 +179,7 @@ class DoseResultsView(QWidget):
         self._asked = asked = self._asked + 1
         state = space.states.get(_STEP.name)
         if space.case is None or space.blind or state is None or state.word != "done":
+            self._board.hide_results(_STEP.name)
             self._offer()
             return
 
@@ -199,7 +203,7 @@ class DoseResultsView(QWidget):
     # --- showing --------------------------------------------------------------------------------
     def _offer(self) -> None:
         """Offer the other plans and the maps that there are."""
-        plans = {} if self.results is None else self.results.plans
+        plans, found = ({} if self.results is None else self.results.plans), self.plan_dose
         names = [name for name in plans if name != self._plan]
         before, map_before = self.beside.currentData(), self.which.currentData()
         with QSignalBlocker(self.beside):
@@ -210,11 +214,12 @@ class DoseResultsView(QWidget):
             self.beside.setCurrentIndex(max(0, self.beside.findData(before)))
         with QSignalBlocker(self.which):
             self.which.clear()
-            found = self.plan_dose
             if found is not None and self.results is not None:
                 for key in self.results.keys(found.name):
                     self.which.addItem(DOSE_MAPS[key], key)
             self.which.setCurrentIndex(max(0, self.which.findData(map_before)))
+        if found is not None:  # its maps, wherever those of a plan are shown from now on
+            self._board.choose(_STEP.name, found.name)
         if self.maps.is_on and self.plan_dose is None:
             self.maps.prepare([], ())
         self._fill()
@@ -237,12 +242,18 @@ class DoseResultsView(QWidget):
             self.doubts.setText("\n".join(f"⚠ {text}" for text in found.doubts))
             self.doubts.setVisible(bool(found.doubts))
             self.source.setText(found.source_line)
-            fill_table(self.constants, found.constant_rows())
+            self._fill_constants()
             assert self.results is not None
             self.limits.setText("\n".join(self.results.limitations))
         self._plot()
         self._show()
         self.changed.emit()
+
+    def _fill_constants(self, *_: object) -> None:
+        """Fill the table of constants while it is open: it is long."""
+        found = self.plan_dose
+        if found is not None and not self.constants.isHidden():
+            fill_table(self.constants, found.constant_rows())
 
     def _plot(self) -> None:
         self.plot.show_when_seen(self._figure)

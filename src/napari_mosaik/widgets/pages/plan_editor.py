@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from qtpy.QtCore import QSignalBlocker, Qt, Signal
 from qtpy.QtWidgets import (
+    QCheckBox,
     QComboBox,
     QFileDialog,
     QFrame,
@@ -31,7 +32,6 @@ from napari_mosaik.widgets.base.controls import (
     Collapsible,
     button,
     calm_wheel,
-    clear,
     column,
     row,
     shrinkable,
@@ -76,8 +76,8 @@ _TYPED: Final = {
 }
 """Numbers that are typed as text, as they may be empty or large, with their units."""
 _FILES: Final = {
-    "shape": {"constant": "constant after a rise", "tile": "delivery-limited curve of each tile"},
-    "kernel": {"local": "local, where it is released", "built-in": "range of the electrons"},
+    "shape": {"constant": "constant after a rise", "tile": "curve of each tile"},
+    "kernel": {"local": "local", "built-in": "range of the electrons"},
 }
 _REPAIRS: Final = {
     ((1.0, 1.5),): "half-time 1.5 h",
@@ -242,20 +242,30 @@ class _Row(QWidget):
         self.setLayout(
             row(self.kind, self.amount, self.unit, self.day, self.copy, self.remove, spacing=2)
         )
-        self._units(text.is_beam)
-        self.kind.setCurrentText(text.kind)
-        self.amount.setText(text.amount)
-        self.unit.setCurrentText(_UNITS.get(text.unit, text.unit))
-        self.day.setText(text.day)
+        self.show_text(text)
         self.kind.currentTextChanged.connect(self._kind_chosen)
         self.unit.currentTextChanged.connect(lambda _: self.changed.emit())
         for edit in (self.amount, self.day):
             edit.textChanged.connect(lambda _: self.changed.emit())
 
+    def show_text(self, text: RowText) -> None:
+        """Show another row, silently."""
+        for one in (self.kind, self.amount, self.unit, self.day):
+            one.blockSignals(True)
+        self._units(text.is_beam)
+        self.kind.setCurrentText(text.kind)
+        self.amount.setText(text.amount)
+        self.unit.setCurrentText(_UNITS.get(text.unit, text.unit))
+        self.day.setText(text.day)
+        for one in (self.kind, self.amount, self.unit, self.day):
+            one.blockSignals(False)
+
     def _units(self, beam: bool) -> None:
-        with QSignalBlocker(self.unit):
+        if (self.unit.count() == 1) != beam or not self.unit.count():
+            blocked = self.unit.blockSignals(True)
             self.unit.clear()
             self.unit.addItems(["Gy"] if beam else list(_UNITS.values()))
+            self.unit.blockSignals(blocked)
         self.unit.setEnabled(not beam)
         self.amount.setPlaceholderText("5x2" if beam else "")
 
@@ -403,6 +413,8 @@ class _Plain(QWidget):
         native = self._widget.native
         if isinstance(native, QComboBox):
             shrinkable(native)
+        if isinstance(native, QCheckBox):
+            native.setText("")  # its label stands before it
         self._given: Any = info.default
         self._shown: Any = self._widget.value
         self.setLayout(row(native))
@@ -597,15 +609,20 @@ class PlanEditor(QWidget):
         return PlanText(self.name.text(), rows, values)
 
     def _show_rows(self, texts: tuple[RowText, ...]) -> None:
-        clear(self._rows)
-        self.rows = []
-        for text in texts:
+        while len(self.rows) > len(texts):
+            gone = self.rows.pop()
+            self._rows.removeWidget(gone)
+            gone.setParent(None)
+            gone.deleteLater()
+        for one, text in zip(self.rows, texts, strict=False):
+            one.show_text(text)
+        for text in texts[len(self.rows) :]:
             one = _Row(text)
             one.changed.connect(lambda: self._edited("courses"))
             one.wanted.connect(partial(self._row_wanted, one))
             self._rows.addWidget(one)
             self.rows.append(one)
-        calm_wheel(self)
+            calm_wheel(self)
 
     # --- rows -----------------------------------------------------------------------------------
     def _add(self, text: RowText) -> None:
