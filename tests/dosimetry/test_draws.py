@@ -59,6 +59,22 @@ def test_a_summary_equals_that_of_the_whole_array(drawn):
         assert index["tcp"] == pytest.approx(math.exp(-1e4 * mean))
 
 
+def test_the_histogram_of_each_draw_and_chosen_quantities(drawn):
+    evaluate, weight, lq = drawn
+    names = ("dose_gy", "q_gy2")
+    found = summarise_draws(
+        evaluate, DRAWS, weight, clonogens=1e4, quantities=names, histogram=11, **lq
+    )
+    assert tuple(found.tiles) == names
+    assert found.histogram_gy[0] == 0
+    assert found.histogram_gy[-1] == np.nanmax(found.tiles["dose_gy"])
+    whole = evaluate(slice(None), slice(None))
+    for draw in (0, 17, DRAWS - 1):
+        expected = dose_volume(whole.dose_gy[draw], weight).volume_at(found.histogram_gy)
+        np.testing.assert_array_equal(found.histogram[draw], expected)
+    assert summarise_draws(evaluate, DRAWS, weight, clonogens=1e4, **lq).histogram.size == 0
+
+
 def test_no_block_is_larger_than_asked(drawn):
     evaluate, weight, lq = drawn
     sizes = []

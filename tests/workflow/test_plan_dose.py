@@ -170,6 +170,13 @@ def test_dose_counts_until_the_day_that_is_asked_for():
         name = f"tia_mbq_h_ml_{percent}"
         assert early.columns[name] == pytest.approx(late.columns[name])  # of all time
     still = dosed(planned(until_days=7, spreads=EXACT), tiles())
+    lutetium = nuclide("Lu-177")
+    curve = decayed_curve([72.0], [20.0 / 75_000 * 7400], lutetium.half_life_h)
+    state = RepairState([(1.0, math.log(2) / 1.5)])
+    rate = dose_per_activity_gy(lutetium) / 1.05 * curve.activity[0]
+    state.add_curve(curve.time_h, rate, curve.tail_per_h)
+    killed = 0.3 * float(state.dose_gy(168.0)) + 0.03 * float(state.q_gy2(168.0))
+    assert still.columns["ln_survival_50"] == pytest.approx(np.full(6, -killed), rel=1e-9)
     born = early.columns["ln_survival_50"] - still.columns["ln_survival_50"]
     assert born == pytest.approx(np.full(6, math.log(2) * 0.7))
     assert early.record["time_course"]["critical_time_h"] > 0
