@@ -14,6 +14,8 @@ from napari_mosaik.view.dose import (
     PlanDose,
     dose_volume_figure,
     index_tips,
+    monte_carlo_lines,
+    organ_lines,
 )
 
 N = 4
@@ -139,6 +141,23 @@ def test_words_name_the_largest_source_and_what_pet_cannot_see():
     assert one.basis_line.endswith("weighted by neoplastic area; 1 tile without uptake")
     assert one.doubts == ["a doubt"]
     assert one.constant_rows()[0] == ("α, 1/Gy", "0.300", "illustrative")
+
+
+def test_files_of_other_programs_are_put_into_words():
+    index = {"d98_gy": 1.0, "d50_gy": 2.0, "d2_gy": 3.0, "mean_gy": 2.0}
+    found = {"file": "mc.nii", "n_tiles": 3, "plan": index, "monte_carlo": {**index, "d2_gy": 4.0}}
+    lines = [plain(x) for x in monte_carlo_lines({**found, "mean_ratio": None, "largest_gy": 1.0})]
+    assert lines[0] == "mc.nii, 3 tiles: Monte Carlo beside the plan"
+    assert lines[3] == "D2: 4.00 Gy beside 3.00 Gy"
+    assert lines[5] == "Ratio of the means not available; largest difference of a tile 1.00 Gy"
+    organs = {"organ": "kidney", "gy": 11.5, "limit_gy": 23.0, "share_of_limit": 0.5}
+    record = {"largest_mbq": 9000.0, "confident_mbq": 7000.0, "plan_mbq": 4500.0}
+    text = plain("\n".join(organ_lines({
+        **record, "organs": [organs], "organ": "kidney", "file": "o.csv", "nuclide": "Lu-177"
+    })))  # fmt: skip
+    assert "kidney: 11.5 Gy of 23.0 Gy (50 % of the limit)" in text
+    assert "up to 9000 MBq (kidney)" in text
+    assert "no recommendation" in text
 
 
 def test_figures_are_drawn_for_one_plan_and_two():

@@ -204,6 +204,21 @@ def test_a_plan_is_computed_shown_and_no_longer_shown_when_it_is_not_current(
     click(qtbot, view.export)
     qtbot.waitUntil(lambda: "exists already" in view.exported.text())
 
+    # files of other programs: the activity as if it were a dose, and a table of organs
+    view.ask_file = lambda kind: str(folder / "activity.nii")
+    click(qtbot, view.monte_carlo)
+    qtbot.waitUntil(lambda: "Ratio of the means" in view.compared.text())
+    assert view.compared.text().startswith(f"activity.nii, {len(grid)} tiles")
+    table = tmp_path / "organs.csv"
+    table.write_text("organ,mgy_per_mbq,limit_gy\nkidney,0.5,23\n", "utf-8")
+    view.ask_file = lambda kind: str(table)
+    click(qtbot, view.organs)
+    qtbot.waitUntil(lambda: "kidney" in view.compared.text())
+    assert "no recommendation" in view.compared.text()
+    table.write_text("organ\nkidney\n", "utf-8")
+    click(qtbot, view.organs)
+    qtbot.waitUntil(lambda: "the header must be" in view.compared.text())
+
     # what is typed is not in the numbers; what is saved makes them stale; a failed run has none
     panel.editor.fields["within_cv"].field.slider.setValue(30)
     assert "what you changed since is not in them" in view.state.text()

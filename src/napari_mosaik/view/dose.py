@@ -39,6 +39,8 @@ __all__ = [
     "dose_time_figure",
     "dose_volume_figure",
     "index_tips",
+    "monte_carlo_lines",
+    "organ_lines",
     "read_dose",
 ]
 
@@ -336,6 +338,34 @@ def dose_results(results: CaseResults) -> DoseResults | None:
 def read_dose(case: Case) -> DoseResults | None:
     """The stored results of all plans of a case, as `dose_results`."""
     return dose_results(CaseResults(case))
+
+
+def monte_carlo_lines(found: Mapping[str, Any]) -> list[str]:
+    """A dose map of a Monte Carlo program beside that of a plan, in words; Gy."""
+    own, other = found["plan"], found["monte_carlo"]
+    lines = [f"{found['file']}, {count(found['n_tiles'], 'tile')}: Monte Carlo beside the plan"]
+    for key in ("d98_gy", "d50_gy", "d2_gy", "mean_gy"):
+        pair = (number(one[key], "Gy") for one in (other, own))
+        lines.append(f"{_INDEX_TITLES[key]}: {' beside '.join(pair)}")
+    ratio = number(found["mean_ratio"], missing="not available")
+    largest = number(found["largest_gy"], "Gy")
+    return [*lines, f"Ratio of the means {ratio}; largest difference of a tile {largest}"]
+
+
+def organ_lines(found: Mapping[str, Any]) -> list[str]:
+    """What a table of organs says about the activity of a plan, in words; Gy and MBq."""
+    lines = [
+        f"{one['organ']}: {number(one['gy'], 'Gy')} of {number(one['limit_gy'], 'Gy')} "
+        f"({percent(one['share_of_limit'])} of the limit)"
+        for one in found["organs"]
+    ]
+    largest, sure = (number(found[key], "MBq") for key in ("largest_mbq", "confident_mbq"))
+    return [
+        f"{found['file']}, {found['nuclide']}; the plan has {number(found['plan_mbq'], 'MBq')}",
+        *lines,
+        f"The limits are met up to {largest} ({found['organ']}), and all of them together in 95 % "
+        f"of the draws up to {sure}. A what-if from your table; no recommendation.",
+    ]
 
 
 # --- figures --------------------------------------------------------------------------------------

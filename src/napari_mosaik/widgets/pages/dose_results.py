@@ -5,9 +5,10 @@ Numbers are shown only while they are those of the stored plans: never beside a 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QSignalBlocker, Signal
 from qtpy.QtWidgets import QComboBox, QFileDialog, QLabel, QTableWidgetItem, QWidget
@@ -19,6 +20,8 @@ from napari_mosaik.view.dose import (
     DoseResults,
     PlanDose,
     index_tips,
+    monte_carlo_lines,
+    organ_lines,
     read_dose,
 )
 from napari_mosaik.widgets.base.controls import (
@@ -34,6 +37,7 @@ from napari_mosaik.widgets.base.controls import (
 )
 from napari_mosaik.widgets.base.figure_view import FigureView
 from napari_mosaik.widgets.canvas.side_by_side import ModelMaps
+from napari_mosaik.workflow.dose_exchange import compare_dose, organ_limits
 from napari_mosaik.workflow.steps import maker_of
 
 if TYPE_CHECKING:
@@ -103,6 +107,17 @@ class DoseResultsView(QWidget):
             "Tiles as CSV, maps as OME-Zarr, the activity as NIfTI, and the record, in a folder"
         )
         self.exported = wrapped_label(small=True)
+        self.monte_carlo = button(
+            "Monte Carlo dose…",
+            partial(self._compare, "NIfTI (*.nii *.nii.gz)", compare_dose, monte_carlo_lines),
+            "A dose map in Gy of another program, on the voxels of the exported activity",
+        )
+        self.organs = button(
+            "Organs…",
+            partial(self._compare, "CSV (*.csv)", organ_limits, organ_lines),
+            "Your table of organs: mGy/MBq, or time-integrated activity x S, with limits in Gy",
+        )
+        self.compared = wrapped_label()
         self.constants = table_of(("Constant", "Value", "Source"), ("",) * 3, 2, fixed_px=96)
         self.constants.setMinimumHeight(220)
         self.fold = Collapsible("Constants and their sources", self.constants)
@@ -121,6 +136,8 @@ class DoseResultsView(QWidget):
                 row(QLabel("Map"), self.which),
                 row(self.show_map, self.side, self.export, 1),
                 self.exported,
+                row(self.monte_carlo, self.organs, 1),
+                self.compared,
                 self.fold,
                 self.limits,
                 spacing=5,
@@ -203,6 +220,7 @@ class DoseResultsView(QWidget):
     # --- showing --------------------------------------------------------------------------------
     def _offer(self) -> None:
         """Offer the other plans and the maps that there are."""
+        self.compared.setText("")  # it was about other results
         plans, found = ({} if self.results is None else self.results.plans), self.plan_dose
         names = [name for name in plans if name != self._plan]
         before, map_before = self.beside.currentData(), self.which.currentData()
@@ -343,6 +361,31 @@ class DoseResultsView(QWidget):
         work = partial(_write, self.results, found.name, Path(folder), case)
         task = self._controller.read_for(case, "Export", work, self._written)
         task.failed.connect(lambda problem: self.exported.setText(f"⚠ {problem.sentence}"))
+
+    def _compare(
+        self,
+        kind: str,
+        compare: Callable[[Case, str, Path], dict[str, Any]],
+        lines: Callable[[Mapping[str, Any]], list[str]],
+    ) -> None:
+        """Set the plan beside a file of the user, and say what came out."""
+        path = self.ask_file(kind)
+        found, case = self.plan_dose, self._controller.workspace.case
+        if not path or found is None or case is None:
+            return
+
+        def then(record: dict[str, Any]) -> None:
+            if self.plan_dose is not None and self.plan_dose.name == record["plan_name"]:
+                self.compared.setText("\n".join(lines(record)))
+
+        self.compared.setText("Reading…")
+        work = partial(compare, case, found.name, Path(path))
+        task = self._controller.read_for(case, "File", work, then)
+        task.failed.connect(lambda problem: self.compared.setText(f"⚠ {problem.sentence}"))
+
+    def ask_file(self, kind: str) -> str:
+        """Ask for a file; empty if none was chosen."""
+        return str(QFileDialog.getOpenFileName(self, "File of another program", "", kind)[0])
 
     def ask_folder(self) -> str:
         """Ask for a folder; empty if none was chosen."""
