@@ -1,6 +1,8 @@
 """The chain against an ODE solver, and three ways to its posterior against one another."""
 
+import itertools
 import math
+from decimal import Decimal, localcontext
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from scipy.stats import chi2
 
 from napari_mosaik.core import InputError
 from napari_mosaik.twin import Observation, Prior, chain_posterior, predict, update, value_of_scan
+from napari_mosaik.twin import chain as chain_module
 from napari_mosaik.twin.chain import Chain
 from napari_mosaik.twin.sampling import effective_size, pareto_k, split_rhat
 
@@ -61,6 +64,23 @@ def _medians():
     from .conftest import DEFAULTS
 
     return {name: pair for name, pair in DEFAULTS.items() if name != "fast_fraction"}
+
+
+@pytest.mark.parametrize("gap", [0.0, 1e-12, 1e-6, 4e-5, 9e-5, 2e-4, 1e-2])
+def test_divided_differences_of_nearly_equal_rates(gap):
+    """Against 60 digits; 100 h, so that the series ends between the two middle gaps."""
+    rates, time = np.array([0.01, 0.01 + gap / 3, 0.01 + gap]), 100.0
+    with localcontext(prec=60):
+        a, b, c = (Decimal(float(rate)) for rate in rates)
+        levels = [(-x * Decimal(time)).exp() for x in (a, b, c)]
+        if a == b or b == c:
+            expected = float(levels[0]) * time**2 / 2
+        else:
+            first = (levels[1] - levels[0]) / (b - a)
+            expected = float(((levels[2] - levels[1]) / (c - b) - first) / (c - a))
+    for order in itertools.permutations(rates):
+        found = chain_module._third_point_difference(*map(np.asarray, order), np.asarray(time))
+        assert found == pytest.approx(expected, rel=1e-9)
 
 
 def test_the_time_integral_against_quadrature():
