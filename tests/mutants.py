@@ -452,7 +452,7 @@ def faults() -> list[Fault]:
         ("(seconds - start) / 3600", "seconds / 3600"),
         ("self._suv(self.target) / self._suv(name)", "1.0"),
         ("_OTHER_INJECTION_H: Final = 1.0", "_OTHER_INJECTION_H: Final = 1e9"),
-        ("own and known and own not in known", "False"),
+        ("if own and known and own not in known:", "if False:"),
         ("own and not known and not volume.is_named(case.patient)", "False"),
         ('if found in ("g/mL", "cm²/mL"):', "if False:"),
         ('if word == "ADMIN":', 'if word in ("ADMIN", "START"):'),

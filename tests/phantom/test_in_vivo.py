@@ -77,7 +77,7 @@ def vars_of(law):
     return {name: getattr(law, name) for name in law.__slots__}
 
 
-def test_the_series_is_small_and_the_same_for_every_case_of_a_patient(made, tmp_path):
+def test_the_series_is_small_and_the_same_for_every_case_of_a_patient(made, truth, tmp_path):
     (tmp_path / "A5").mkdir()
     write_in_vivo(tmp_path / "A5", PLANS["A5"], 0)
     files = sorted(path for path in (made / "invivo").rglob("*") if path.is_file())
@@ -90,6 +90,8 @@ def test_the_series_is_small_and_the_same_for_every_case_of_a_patient(made, tmp_
     write_in_vivo(tmp_path / "seed", PLANS["A2"], 1)
     first = "invivo/day3/010.dcm"
     assert (tmp_path / "seed" / first).read_bytes() != (made / first).read_bytes()
+    other = json.loads((tmp_path / "seed" / "truth" / "invivo.json").read_text("utf-8"))
+    assert not set(other["calibration"]) & set(truth["calibration"])
 
 
 def test_the_images_show_the_truth_through_the_scanner(made, truth):
