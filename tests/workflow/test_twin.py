@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 from dataclasses import replace
 from datetime import datetime
@@ -11,9 +12,11 @@ import pytest
 
 from napari_mosaik.cli import main
 from napari_mosaik.core import InputError, Origin, Table
-from napari_mosaik.core.catalogue import PARAMETERS, SUV_RECORD, UPTAKE
+from napari_mosaik.core.catalogue import PARAMETERS, SUV_RECORD, TILES, UPTAKE
 from napari_mosaik.core.errors import CorruptArtifact
+from napari_mosaik.core.frame import Lattice
 from napari_mosaik.core.invivo import InvivoValue
+from napari_mosaik.core.tiles import TileGrid
 from napari_mosaik.dosimetry import NUCLIDES, dose_per_activity_gy
 from napari_mosaik.io import Case, create_case
 from napari_mosaik.io.case import CaseFile
@@ -155,6 +158,29 @@ def test_the_slice_of_the_specimen_is_the_last_scan_and_vessels_centre_the_prior
         record = CaseTwin(case).take_in_next()
     assert record["time_h"] == 336.0
     assert record["observations"][-1]["from_slice"] is True
+
+
+@pytest.mark.parametrize(("side", "small"), [(5, True), (60, False)])
+def test_what_the_pet_of_a_small_slice_loses_is_stated(case, side, small):
+    """A square of tiles of 0.3 mm under a PET of 1.5 mm; the share by the error function."""
+    measured(case)
+    grid = TileGrid(
+        Lattice("cd34", (side, side), (300.0, 300.0)), 300.0, np.arange(side**2), np.ones(side**2),
+        np.ones(side**2, bool),
+    )  # fmt: skip
+    uptake = Table({"suv": np.full(side**2, 0.9)}, {"suv": "cm²/mL"}, {}, "cd34")
+    with case.writing():
+        for artifact, content in ((TILES, grid), (UPTAKE, uptake)):
+            case.store.commit(Origin(artifact.name, 1, "y", ()), {artifact: content}, {})
+    (note,) = CaseTwin(case).status()["notes"] or [""]
+    if not small:
+        assert note == ""
+        return
+    edge, width = 0.3 * side / 2, math.sqrt(2) * 1.5 / 2.35482
+    x = 0.3 * (np.arange(side) - (side - 1) / 2)
+    seen = [(math.erf((edge - one) / width) + math.erf((edge + one) / width)) / 2 for one in x]
+    told = re.search(r"would show (\d+) %", note)
+    assert int(told[1]) == pytest.approx(100 * np.mean(seen) ** 2, abs=2)
 
 
 def test_a_scan_far_from_its_prediction_is_a_warning(case, capsys):

@@ -23,7 +23,7 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from napari_mosaik.core.atomic import atomic_folder
-from napari_mosaik.core.catalogue import PARAMETERS, SUV_RECORD, UPTAKE
+from napari_mosaik.core.catalogue import PARAMETERS, SUV_RECORD, TILES, UPTAKE
 from napari_mosaik.core.errors import CorruptArtifact, InputError, MosaikError
 from napari_mosaik.core.invivo import InvivoValue
 from napari_mosaik.core.manifest import SEAL, file_digest, read_sealed, sealed
@@ -48,6 +48,7 @@ from napari_mosaik.twin.data import CHAIN
 from napari_mosaik.twin.scans import scored
 from napari_mosaik.uptake import SuvKind
 from napari_mosaik.uptake.suv import body_measure, net_dose_bq
+from napari_mosaik.uptake.volume_of_interest import SIGMAS_PER_FWHM
 
 __all__ = [
     "IN_DOUBT_Z",
@@ -77,6 +78,10 @@ _KINDS: Final[dict[str, SuvKind]] = {"SUVbw": "bw", "SUVbsa": "bsa", "SUVlbm": "
 _ACTIVITY: Final = {"Bq/mL": 1.0, "kBq/mL": 1e-3}
 _SLICE_ERROR: Final = 0.05
 """Calibration of the scanner of the slice, relative."""
+_SLICE_FWHM_MM: Final = 1.5
+"""Resolution of the scanner of the slice where the case states none."""
+_SMALL_SLICE: Final = 0.9
+"""A PET that shows less of an even uptake of the slice is a note."""
 _S_PER_H: Final = 3600.0
 _SURGERY_H: Final = 336.0
 _GRID_FREE: Final = 2
@@ -266,6 +271,7 @@ class CaseTwin:
         """The mean of the excised slice, if the case has it and its terms."""
         taken = [row for row in self.taken if row.from_slice]
         if taken:
+            self.notes += [text for text in [self._slice_loss()] if text]
             return taken
         if not rows or not self.case.store.folder(UPTAKE).is_dir():
             return []
@@ -277,7 +283,29 @@ class CaseTwin:
         if any((row.time_h, row.region) == (found.time_h, "tumour") for row in rows):
             self.notes.append("the slice is not used: invivo.csv has the tumour at its time")
             return []
+        self.notes += [text for text in [self._slice_loss()] if text]
         return [found]
+
+    def _slice_loss(self) -> str:
+        """A sentence on what the PET of a small slice loses; empty if little, or not known."""
+        if not all(self.case.store.folder(one).is_dir() for one in (TILES, UPTAKE)):
+            return ""
+        from scipy.ndimage import gaussian_filter
+
+        grid = self.case.store.read(TILES)
+        suv = np.asarray(self.case.store.read(UPTAKE)["suv"], float)
+        pet = self.case.file.pet
+        fwhm_mm = (pet.fwhm_mm if pet else None) or _SLICE_FWHM_MM
+        sigma = [1000 * fwhm_mm / SIGMAS_PER_FWHM / step for step in grid.lattice.spacing_um]
+        tissue = np.nan_to_num(np.asarray(grid.paint(grid.coverage).values, float))
+        shown = gaussian_filter(tissue, sigma, mode="constant").ravel()[grid.kept]
+        share = float(shown[np.isfinite(suv)].mean())
+        if share >= _SMALL_SLICE:
+            return ""
+        return (
+            f"the slice is small for its PET of {fwhm_mm:g} mm: of an even uptake its tiles would "
+            f"show {100 * share:.0f} % on average; its mean is taken as measured and may be too low"
+        )
 
     def _measured_slice(self) -> Observation:
         hours = self._excision_h()
