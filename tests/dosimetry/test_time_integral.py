@@ -91,6 +91,7 @@ def test_a_single_time_takes_an_effective_tail():
         ([4, 24], [1, 2], 60.0, "still rises .* value, 2, is above the one before, 1"),
         ([4, 24], [[2, 1], [1, 2]], 60.0, "still rises"),
         ([4, 24], [2, 1], 0.0, "effective half-life .* above 0"),
+        ([4, 24], [2, 1], None, "effective half-life .* above 0, not nan"),
         ([4, 24], [2, 1], "slow", "neither 'physical' nor"),
     ],
 )

@@ -149,6 +149,9 @@ def test_sensitivities_of_the_chain(patient):
 
 
 def test_what_is_refused():
+    blood = Observation(time_h=72, region="blood", mean=3.0, sd=0.1)
+    with pytest.raises(InputError, match="one region, not blood and tumour"):
+        identifiability("log_linear", LINE, [*SCANS, blood])
     with pytest.raises(InputError, match="'line' is neither 'log_linear' nor 'chain'"):
         identifiability("line", LINE, SCANS)
     with pytest.raises(InputError, match="none of the model 'chain'"):

@@ -24,7 +24,7 @@ def above_zero(name: str, value: float, unit: str = "", *, infinite: bool = Fals
     """One number above 0 in *unit*, also infinity where *infinite*; else `InputError`."""
     number = _one_number(name, value)
     if not number > 0 or (math.isinf(number) and not infinite):
-        raise InputError(f"{name} must be a number above 0, not {value:g} {unit}".rstrip())
+        raise InputError(f"{name} must be a number above 0, not {number:g} {unit}".rstrip())
     return number
 
 
@@ -32,7 +32,7 @@ def at_least_zero(name: str, value: float, unit: str = "", *, infinite: bool = F
     """One number of 0 or more in *unit*, also infinity where *infinite*; else `InputError`."""
     number = _one_number(name, value)
     if not number >= 0 or (math.isinf(number) and not infinite):
-        raise InputError(f"{name} must be a number of 0 or more, not {value:g} {unit}".rstrip())
+        raise InputError(f"{name} must be a number of 0 or more, not {number:g} {unit}".rstrip())
     return number
 
 

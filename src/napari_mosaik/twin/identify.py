@@ -13,6 +13,7 @@ from napari_mosaik.core import FloatArray
 from napari_mosaik.twin.chain import Chain
 from napari_mosaik.twin.data import Observation, Prior, checked_observations
 from napari_mosaik.twin.posterior import (
+    check_one_region,
     damped_fit,
     linear_update,
     log_linear_rows,
@@ -127,6 +128,7 @@ def scan_identifiability(
     chain = Chain(prior, names) if model == "chain" else None
     slopes, middle = np.zeros((0, len(names))), np.zeros(0)
     if rows and chain is None:
+        check_one_region(rows)
         whole = log_linear_rows(prior.names, [row.time_h for row in rows])
         slopes, middle = whole[:, places], whole @ prior.mean
     elif rows and chain is not None:

@@ -26,6 +26,7 @@ __all__ = [
     "METHODS",
     "Posterior",
     "chain_posterior",
+    "check_one_region",
     "damped_fit",
     "linear_update",
     "log_linear_posterior",
@@ -170,12 +171,7 @@ def log_linear_posterior(observations: Iterable[Observation], prior: Prior) -> P
     rows = checked_observations(observations)
     prior = prior.of_model("log_linear")
     prior.places(prior.names)
-    regions = sorted({row.region for row in rows})
-    if len(regions) > 1:
-        raise InputError(
-            f"the log-linear model describes one region, not {' and '.join(regions)}; use the "
-            "chain, or give the observations of one"
-        )
+    check_one_region(rows)
     mean, covariance, evidence = prior.mean.copy(), prior.covariance.copy(), 0.0
     if rows:
         slopes = log_linear_rows(prior.names, [row.time_h for row in rows])
@@ -188,6 +184,16 @@ def log_linear_posterior(observations: Iterable[Observation], prior: Prior) -> P
         draws,
         (draws, np.full(len(draws), 1 / len(draws))),
     )
+
+
+def check_one_region(rows: Sequence[Observation]) -> None:
+    """Raise `InputError` if the observations are of two regions: a line describes one."""
+    regions = sorted({row.region for row in rows})
+    if len(regions) > 1:
+        raise InputError(
+            f"the log-linear model describes one region, not {' and '.join(regions)}; use the "
+            "chain, or give the observations of one"
+        )
 
 
 def log_linear_rows(names: Sequence[str], time_h: ArrayLike) -> FloatArray:
