@@ -204,6 +204,15 @@ def test_a_plan_is_computed_shown_and_no_longer_shown_when_it_is_not_current(
     click(qtbot, view.export)
     qtbot.waitUntil(lambda: "exists already" in view.exported.text())
 
+    # while the uptake is hidden from the reader, so is what was computed from it
+    dock.workspace.blind = True
+    assert "hidden until the blind review queue" in view.state.text()
+    assert not view._numbers.isVisible()
+    assert view.reading(tile) == ""
+    dock.workspace.blind = False
+    qtbot.waitUntil(lambda: view.plan_dose is not None)
+    assert view.table.isVisible()
+
     # files of other programs: the activity as if it were a dose, and a table of organs
     view.ask_file = lambda kind: str(folder / "activity.nii")
     click(qtbot, view.monte_carlo)

@@ -289,6 +289,8 @@ class DoseResultsView(QWidget):
         self.state.setText(self._words())
         self.state.setVisible(bool(self.state.text()))
         self.side.setEnabled(self.maps.is_on or self.other is not None)
+        for label in (self.exported, self.compared):
+            label.setVisible(bool(label.text()))
         self._show_side()
 
     def _show_side(self, *_: object) -> None:
@@ -357,10 +359,10 @@ class DoseResultsView(QWidget):
         found, case = self.plan_dose, self._controller.workspace.case
         if not folder or found is None or self.results is None or case is None:
             return
-        self.exported.setText("Writing…")
+        self._say(self.exported, "Writing…")
         work = partial(_write, self.results, found.name, Path(folder), case)
         task = self._controller.read_for(case, "Export", work, self._written)
-        task.failed.connect(lambda problem: self.exported.setText(f"⚠ {problem.sentence}"))
+        task.failed.connect(lambda problem: self._say(self.exported, f"⚠ {problem.sentence}"))
 
     def _compare(
         self,
@@ -376,12 +378,16 @@ class DoseResultsView(QWidget):
 
         def then(record: dict[str, Any]) -> None:
             if self.plan_dose is not None and self.plan_dose.name == record["plan_name"]:
-                self.compared.setText("\n".join(lines(record)))
+                self._say(self.compared, "\n".join(lines(record)))
 
-        self.compared.setText("Reading…")
+        self._say(self.compared, "Reading…")
         work = partial(compare, case, found.name, Path(path))
         task = self._controller.read_for(case, "File", work, then)
-        task.failed.connect(lambda problem: self.compared.setText(f"⚠ {problem.sentence}"))
+        task.failed.connect(lambda problem: self._say(self.compared, f"⚠ {problem.sentence}"))
+
+    def _say(self, label: QLabel, text: str) -> None:
+        label.setText(text)
+        label.setVisible(bool(text))
 
     def ask_file(self, kind: str) -> str:
         """Ask for a file; empty if none was chosen."""
@@ -392,7 +398,7 @@ class DoseResultsView(QWidget):
         return str(QFileDialog.getExistingDirectory(self, "Folder for the results of the plan"))
 
     def _written(self, folder: Path) -> None:
-        self.exported.setText(f"Written: {folder}")
+        self._say(self.exported, f"Written: {folder}")
 
 
 def _write(results: DoseResults, name: str, folder: Path, case: Case) -> Path:

@@ -455,8 +455,8 @@ class _Setting(QWidget):
         line.setHorizontalSpacing(6)
         line.addWidget(self.title, 0, 0)
         line.addWidget(field_, 0, 1)
-        line.setColumnStretch(0, 2)
-        line.setColumnStretch(1, 3)
+        line.setColumnStretch(0, 3)
+        line.setColumnStretch(1, 5)
         self.setLayout(column(line, self.problem, self.note, spacing=1))
 
     def say(self, text: str) -> None:
