@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from napari_mosaik.core.errors import InputError
+from napari_mosaik.workflow.dose import read_time_course
 from napari_mosaik.workflow.plans import (
     PRESETS,
     Course,
@@ -159,6 +160,21 @@ def test_files_that_a_plan_names_lie_beside_it(tmp_path: Path) -> None:
     assert not list((case / "plans").iterdir())
     with pytest.raises(InputError, match=r"kernel 'none.csv' is neither a file nor one of: local"):
         write_plan(case, made(kernel="none.csv"))
+
+
+def test_a_time_course_may_be_a_table_of_values_in_vivo(tmp_path: Path) -> None:
+    table = tmp_path / "mine.csv"
+    head = "time_h,region,mean,sd,unit,decay_reference\n"
+    rows = ["120,tumour,5,0.2", "72,blood,3,0.2", "72,tumour,4,0.2"]
+    table.write_text(head + "".join(f"{row},SUVbw,injection\n" for row in rows))
+    assert read_time_course(table) == ([72.0, 120.0], [4.0, 5.0])
+    case = tmp_path / "case"
+    case.mkdir()
+    stored = write_plan(case, made(shape=str(table)))
+    assert (case / "plans" / stored.shape).read_bytes() == table.read_bytes()
+    table.write_text(head + "72,blood,3,0.2,SUVbw,injection\n")
+    with pytest.raises(InputError, match="no row of the region 'tumour'"):
+        write_plan(case, made("B", shape=str(table)))
 
 
 def test_a_problem_names_its_setting_and_its_row() -> None:

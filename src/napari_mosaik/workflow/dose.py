@@ -29,6 +29,7 @@ __all__ = [
     "curve_dose",
     "dose_settings",
     "read_curve",
+    "read_time_course",
     "tail_of",
 ]
 
@@ -229,6 +230,25 @@ def _constants(
             (f"{_PREFIX}{name}", value, "given" if value != getattr(default, name) else source)
         )
     return [{"name": name, "value": value, "source": source} for name, value, source in rows]
+
+
+def read_time_course(file: Path) -> tuple[list[float], list[float]]:
+    """Times, h, and values of any scale: a curve, or the tumour of a table as ``invivo.csv``.
+
+    Raises
+    ------
+    InputError
+        For another table, values that cannot be used, or a table without the tumour.
+    """
+    from napari_mosaik.io.invivo import read_invivo
+
+    first = read_text(file).lstrip().partition("\n")[0]
+    if "region" not in {cell.strip() for cell in first.split(",")}:
+        return read_curve(file)
+    rows = [one for one in read_invivo(file) if one.region == "tumour"]
+    if not rows:
+        raise InputError(f"{file.name} has no row of the region 'tumour'")
+    return [one.time_h for one in rows], [one.mean for one in rows]
 
 
 def read_curve(file: Path) -> tuple[list[float], list[float]]:

@@ -226,7 +226,8 @@ class Plan(Params):
     shape: str = setting(
         "constant",
         "Time course: 'constant' after a rise, 'tile' for the delivery-limited curve of each tile, "
-        "or a CSV file with the header time_h,activity_mbq_ml, decay-corrected, of any scale.",
+        "or a CSV file with the header time_h,activity_mbq_ml, decay-corrected, of any scale, or "
+        "a table as invivo.csv, of which the tumour is used.",
         label="Time course",
     )
     rise_h: float = setting(
@@ -642,12 +643,12 @@ def write_plan(root: Path, plan: Plan, *, replace: bool = False) -> Plan:
 
 def _check_file(setting_name: str, path: Path) -> None:
     """Raise `InputError` for a file that is neither a time course nor a kernel."""
-    from napari_mosaik.workflow.dose import read_curve
+    from napari_mosaik.workflow.dose import read_time_course
 
     if setting_name == "kernel":
         DoseKernel.from_file(path)
         return
-    times, values = read_curve(path)
+    times, values = read_time_course(path)
     try:
         decayed_curve(times, values, 1.0)
     except InputError as error:

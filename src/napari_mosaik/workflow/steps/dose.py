@@ -414,9 +414,9 @@ class Facts:
         self._constants.append(("uptake_at_h", at_h, "injection record: excision, else scan"))
         if plan.shape == "tile":
             return self._tile_shape(at_h)
-        from napari_mosaik.workflow.dose import read_curve
+        from napari_mosaik.workflow.dose import read_time_course
 
-        times, values = (np.array(one) for one in read_curve(files["shape"]))
+        times, values = (np.array(one) for one in read_time_course(files["shape"]))
         level = _level_at(times, values[None], at_h)
         if not level[0] > 0:
             raise InputError(
