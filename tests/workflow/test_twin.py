@@ -160,6 +160,17 @@ def test_the_slice_of_the_specimen_is_the_last_scan_and_vessels_centre_the_prior
     assert record["observations"][-1]["from_slice"] is True
 
 
+def test_a_slice_whose_uptake_was_not_computed_is_not_used_yet(case, tmp_path):
+    assert CaseTwin(case).status()["notes"] == []  # it has no PET
+    pet = {"paths": ["pet/slice.dcm"]}
+    other = create_case(
+        tmp_path / "B8", CaseFile(name="B8", patient="patient 2", injection=INJECTION, pet=pet)
+    )
+    add_invivo(other, [value(72, "tumour", 3.4)])
+    (note,) = CaseTwin(other).status()["notes"]
+    assert note.startswith("the slice is not used yet")
+
+
 @pytest.mark.parametrize(("side", "small"), [(5, True), (60, False)])
 def test_what_the_pet_of_a_small_slice_loses_is_stated(case, side, small):
     """A square of tiles of 0.3 mm under a PET of 1.5 mm; the share by the error function."""

@@ -273,7 +273,13 @@ class CaseTwin:
         if taken:
             self.notes += [text for text in [self._slice_loss()] if text]
             return taken
-        if not rows or not self.case.store.folder(UPTAKE).is_dir():
+        if not rows:
+            return []
+        if not self.case.store.folder(UPTAKE).is_dir():
+            if self.case.file.pet:
+                self.notes.append(
+                    "the slice is not used yet: its uptake was not computed; run the case first"
+                )
             return []
         try:
             found = self._measured_slice()
