@@ -164,8 +164,10 @@ def test_the_wheel_over_a_field_scrolls_the_page_and_changes_nothing(qtbot, dock
         focus.clearFocus()
 
     def values():
-        return [(f.text if hasattr(f, "text") else getattr(f, "value", None) or f.currentIndex)()
-                if not isinstance(f, QTabBar) else f.currentIndex() for f in fields]  # fmt: skip
+        return [
+            f.currentIndex() if isinstance(f, QTabBar | QComboBox)
+            else f.text() if hasattr(f, "text") else f.value() for f in fields
+        ]  # fmt: skip
 
     before = values()
     for field in fields:
