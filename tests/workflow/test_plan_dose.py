@@ -15,7 +15,14 @@ from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import Lattice
 from napari_mosaik.core.progress import run_to_end
 from napari_mosaik.core.tiles import TileGrid
-from napari_mosaik.dosimetry import RepairState, dose_per_activity_gy, nuclide, uneven_ln_survival
+from napari_mosaik.dosimetry import (
+    DoseKernel,
+    RepairState,
+    dose_per_activity_gy,
+    nuclide,
+    spread_dose,
+    uneven_ln_survival,
+)
 from napari_mosaik.dosimetry.response import UnevenTable
 from napari_mosaik.dosimetry.time_integral import decayed_curve
 from napari_mosaik.dosimetry.treatment import Infusions, time_form
@@ -307,6 +314,15 @@ def test_a_kernel_moves_dose_to_the_neighbours_and_asks_about_its_reach():
     assert any("more than half of the specimen" in text for text in result.record["warnings"])
     local = dosed(plan.model_copy(update={"kernel": "local"}), tiles(suv=[0, 0, 20, 0, 0, 0]))
     assert (local.columns["dose_gy_50"] > 0).tolist() == [False, False, True, False, False, False]
+
+
+def test_a_kernel_acts_at_lengths_of_living_tissue():
+    plan = planned(kernel="built-in", spreads=EXACT)
+    uptake = tiles(suv=[0, 0, 20, 0, 0, 0], living_scale=0.8)
+    local = dosed(plan.model_copy(update={"kernel": "local"}), uptake).columns["dose_gy_50"]
+    kernel = DoseKernel.built_in("Lu-177")
+    spread = spread_dose(local[None], (375.0, 375.0), kernel, density_g_ml=1.05)
+    assert dosed(plan, uptake).columns["dose_gy_50"] == pytest.approx(spread[0], rel=1e-9)
 
 
 def test_tumour_control_needs_cells_and_an_activity_per_surface_the_surface():
