@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 from decimal import Decimal, localcontext
 
 import numpy as np
@@ -233,6 +234,10 @@ def test_update_scores_with_the_predictive_density(patient):
     levels = Chain(prior, TWO).ln_curve(before.draws, [rows[2].time_h], rows[2].region)[:, 0]
     spread = math.sqrt(levels.var() + rows[2].ln_sd ** 2)
     assert taken.z == pytest.approx((rows[2].ln_mean - levels.mean()) / spread, abs=0.02)
+    far = replace(rows[2], mean=1.5 * rows[2].mean, sd=1.5 * rows[2].sd)
+    z = (far.ln_mean - levels.mean()) / spread
+    assert z > 1.5
+    assert update(before, far).z == pytest.approx(z, rel=0.02)
 
 
 def test_blood_is_predicted_although_no_free_parameter_enters_it(patient):
