@@ -170,3 +170,10 @@ def test_nan_gives_nothing_and_stays_nan():
 def test_what_is_refused(source, spacing, density, says):
     with pytest.raises(InputError, match=says):
         spread_dose(source, spacing, EXPONENTIAL, density_g_ml=density)
+
+
+def test_what_rings_below_zero_is_zero():
+    point = np.zeros((64, 64))
+    point[32, 32] = 1.0
+    found = spread_dose(point, (3, 3), DoseKernel.exponential(20))
+    assert found.min() == 0
