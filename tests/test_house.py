@@ -17,7 +17,7 @@ def house():
     return House(ROOT)
 
 
-SINGLE_IMPORTERS_NOW = 67
+SINGLE_IMPORTERS_NOW = 68
 """Each page and command is asked for by one file; 50 was the bar before the pages of the loop."""
 
 
@@ -28,7 +28,7 @@ def test_the_bar_is_kept(house, what):
     assert len(rows) <= bar, "\n".join(rows)
 
 
-LINES_NOW = 107_490
+LINES_NOW = 108_500
 """The bar of `house.py` is not reached; growth beyond this is a decision of its own."""
 
 

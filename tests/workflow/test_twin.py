@@ -438,3 +438,33 @@ def test_the_verification_notices_a_wrong_posterior(monkeypatch):
 
     monkeypatch.setattr(module, "predict", too_sure)
     assert module._rank_gap.__wrapped__() > module.RANK_LIMIT
+
+
+def test_a_plan_gets_the_time_course_and_the_record_its_observations(case, capsys):
+    write_plan(case.root, Plan(name="One", courses=(Course(activity=7.4, unit="GBq"),)))
+    twin = CaseTwin(case, {"free": "transfer_per_h,slow_half_life_h"})
+    with pytest.raises(InputError, match="would be the prior alone"):
+        twin.use_in_plan("One")
+    twin.decide("One", "Dr A")
+    twin.take_in_next()
+    assert [line.get("mean") for line in CaseTwin(case).decisions()] == [None, 3.4]
+    code, made = call(capsys, case.root, "use-in-dose", "--plan", "One")
+    assert (code, made["before"]) == (0, "constant")
+    plan = read_plans(case.root)["One"]
+    course = CaseTwin(case).time_course(NUCLIDES["Lu-177"].half_life_h)
+    assert plan.spreads.time_course == made["time_course_cv"] == course["time_course_cv"]
+    times, values = read_curve(case.root / "plans" / plan.shape)
+    assert (times, values) == (course["time_h"], course["activity_mbq_ml"])
+    CaseTwin(case).use_in_plan("One")
+    (source,) = read_plans(case.root)["One"].sources  # the former one is not kept
+    assert source.startswith("time course of the updating twin after 1 scans, data ")
+
+    assert call(capsys, case.root, "observe", "--decision", 2, "--by", "B", "--text", "x")[0] == 2
+    observed = ("observe", "--decision", 1, "--by", "Dr B", "--text", "stable")
+    assert call(capsys, case.root, *observed)[0] == 0
+    first, _, last = CaseTwin(case).decisions()
+    assert (last["observed"], last["observed_of"]) == ("stable", first["time"])
+    place = case.root / "twin" / "decisions.jsonl"
+    place.write_text(place.read_text("utf-8").replace("stable", "better"), "utf-8")
+    with pytest.raises(CorruptArtifact, match="line 3, is damaged"):
+        CaseTwin(case).decisions()

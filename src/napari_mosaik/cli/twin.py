@@ -289,3 +289,38 @@ def record_decision(
         print_json(document)
         return
     typer.echo(f"recorded at {document['time']}: {document['plan']}, by {document['by']}")
+
+
+@example_command(twin, "observe", 'twin observe B12 --decision 1 --by "Dr A" --text "SUV 5.5"')
+def record_observation(
+    case: CaseFolder,
+    decision: Annotated[int, typer.Option(help="Number of the decision, from 1.")],
+    by: Annotated[str, typer.Option(help="Who observed.")],
+    text: Annotated[str, typer.Option(help="What was observed.")],
+    json: JsonOutput = False,
+) -> None:
+    """Add what was observed later to a decision of the record."""
+    document = _open(case).observe(decision, by, text)
+    if json:
+        print_json(document)
+        return
+    typer.echo(f"added to decision {decision} at {document['time']}")
+
+
+@example_command(twin, "use-in-dose", "twin use-in-dose B12 --plan one-course")
+def use_time_course(
+    case: CaseFolder,
+    plan: Annotated[str, typer.Option(help="Name of the plan that gets the time course.")],
+    json: JsonOutput = False,
+) -> None:
+    """Give a plan of the case the time course of the twin and how uncertain it is."""
+    document = _open(case).use_in_plan(plan)
+    for sentence in document["warnings"]:
+        report_warning(sentence)
+    if json:
+        print_json(document)
+        return
+    typer.echo(
+        f"the time course of '{plan}' is that of the twin after {document['n_updates']} scans, "
+        f"its time integral has a CV of {document['time_course_cv']:.2f}; run the dose again"
+    )

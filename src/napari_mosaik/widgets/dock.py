@@ -13,7 +13,7 @@ from qtpy.QtCore import QEvent, QSize, Qt, QTimer
 from qtpy.QtGui import QCloseEvent, QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import QDockWidget, QFrame, QMessageBox, QTabWidget, QVBoxLayout, QWidget
 
-from napari_mosaik.core.catalogue import INJECTION, PREDICTION, SUV, VESSELS
+from napari_mosaik.core.catalogue import DOSE, INJECTION, PREDICTION, SUV, VESSELS
 from napari_mosaik.view.formatting import count, duration
 from napari_mosaik.view.layers import QUEUE_TITLE
 from napari_mosaik.view.presentation import outdated_by
@@ -51,6 +51,7 @@ from napari_mosaik.widgets.pages.pages import Page, StepPage, make_page, pages_o
 from napari_mosaik.widgets.pages.preview import LivePreview
 from napari_mosaik.widgets.pages.review import QueuePanel, ReportButton, ReviewPanel
 from napari_mosaik.widgets.pages.stain_picker import StainPicker
+from napari_mosaik.widgets.pages.twin_pages import TwinPage
 from napari_mosaik.widgets.pages.what_if import WhatIfPanel
 from napari_mosaik.workflow.predictors import models_for
 from napari_mosaik.workflow.step import Step
@@ -90,6 +91,8 @@ class MosaikDock(QWidget):
             for title, steps in pages_of(STEPS).items()
         }
         self.invivo = InvivoPage(self.controller)
+        self.twin = TwinPage(self.controller)
+        self.twin.to_values.connect(lambda: self.invivo.set_open(True))
         self.preview = LivePreview(self.board)
         self.picker = StainPicker(self.canvas)
         self.pages[maker_of(VESSELS).page].add_tools(self.picker)
@@ -163,6 +166,7 @@ class MosaikDock(QWidget):
         pages: list[Page] = [self.case_page, *self.pages.values()]
         measured = self.pages[maker_of(SUV).page]
         pages.insert(pages.index(measured) + 1, self.invivo)
+        pages.insert(pages.index(self.pages[maker_of(DOSE).page]) + 1, self.twin)
         return pages
 
     def _connect(self) -> None:

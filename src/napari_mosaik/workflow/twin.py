@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cache, cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -30,6 +31,7 @@ from napari_mosaik.core.manifest import SEAL, file_digest, read_sealed, sealed
 from napari_mosaik.core.params import Params, digest, setting
 from napari_mosaik.core.pet_records import InjectionRecord
 from napari_mosaik.core.text import read_text
+from napari_mosaik.dosimetry import NUCLIDES
 from napari_mosaik.io.case import Case
 from napari_mosaik.io.files import json_ready, saving, write_json
 from napari_mosaik.io.invivo import read_invivo
@@ -70,6 +72,7 @@ IN_DOUBT_Z: Final = 3.0
 """A scan further from its prediction, in SD, is a warning."""
 _FOLDER: Final = "twin"
 _DECISIONS: Final = "decisions.jsonl"
+_FROM_TWIN: Final = "time course of the updating twin after"
 _FREE: Final = (
     "transfer_per_h", "k03_per_h", "plasma_start", "fast_half_life_h", "slow_half_life_h"
 )  # fmt: skip
@@ -84,6 +87,8 @@ _SMALL_SLICE: Final = 0.9
 """A PET that shows less of an even uptake of the slice is a note."""
 _S_PER_H: Final = 3600.0
 _SURGERY_H: Final = 336.0
+_POSSIBLE_H: Final = (4.0, *np.arange(24.0, 1000.0, 24.0).tolist())
+_LARGEST_CV: Final = 1.0
 _GRID_FREE: Final = 2
 _CURVE_H: Final = np.concatenate([[0.0], np.geomspace(1.0, 1000.0, 60)])
 _Z90: Final = 1.6448536269514722
@@ -417,17 +422,28 @@ class CaseTwin:
     @cached_property
     def posterior(self) -> Posterior:
         """The posterior of what was taken in: as it was stored, or the prior."""
+        return self.posterior_after(len(self.updates))
+
+    def posterior_after(self, n: int) -> Posterior:
+        """The posterior as it was stored after *n* updates; the prior for 0.
+
+        Raises
+        ------
+        CorruptArtifact
+            If the stored draws were changed.
+        """
         free = tuple(self.start["free"])
-        if not self.updates:
+        if not n:
             return self.population
-        last, place = self.updates[-1], self._update(len(self.updates) - 1) / "draws.npy"
+        last, place = self.updates[n - 1], self._update(n - 1) / "draws.npy"
         if not place.is_file() or file_digest(place) != last["draws"]:
             raise CorruptArtifact(f"{place} is damaged: its content is not what was written")
         draws = np.load(place, allow_pickle=False)
         mean, covariance = np.array(last["mean_ln"]), np.array(last["covariance"])
+        seen = tuple(Observation(**row) for row in last["observations"])
         return Posterior(
             free, mean, covariance, np.sqrt(np.diag(covariance)), float(last["log_evidence"]),
-            draws, "chain", self.prior, self.taken, last["method"], self.params.seed, draws,
+            draws, "chain", self.prior, seen, last["method"], self.params.seed, draws,
             np.full(len(draws), 1 / len(draws)),
         )  # fmt: skip
 
@@ -465,7 +481,7 @@ class CaseTwin:
             If there is no scan that was not taken in.
         """
         scan = self._needed_scan()
-        place = self.root / "predictions" / f"{len(self.updates):03d}_{scan.time_h:g}h.json"
+        place = self._prediction(len(self.updates), scan.time_h)
         stored = _sealed_file(place)
         if stored is not None:
             return stored
@@ -661,7 +677,7 @@ class CaseTwin:
         self, times_h: Sequence[float], target: tuple[str, float] | None, cv: float
     ) -> dict[str, Any]:
         """SD of ln of a target after one more scan at each time, h, as a document."""
-        aim = target or ("uptake", self._excision_h() or _SURGERY_H)
+        aim = target or ("uptake", self.surgery_h)
         found = value_of_scan(self.posterior, times_h, aim, cv=cv)
         best = int(np.argmin(found.sd_after))
         return {
@@ -673,6 +689,34 @@ class CaseTwin:
             "reduction": found.reduction.tolist(),
             "best_time_h": float(found.time_h[best]),
         }
+
+    @property
+    def surgery_h(self) -> float:
+        """Time of the excision after injection, h; day 14 if the injection record lacks it."""
+        return self._excision_h() or _SURGERY_H
+
+    @property
+    def now_h(self) -> float:
+        """Time of the last scan that was taken in, h after injection; 0 before the first."""
+        return max((row.time_h for row in self.taken), default=0.0)
+
+    def worth_before_surgery(self, target: tuple[str, float], cv: float) -> dict[str, Any] | None:
+        """`worth_of_scans` at times from now until surgery; None where no time is left."""
+        times = [time for time in _POSSIBLE_H if self.now_h < time < self.surgery_h]
+        return self.worth_of_scans(times, target, cv) if times else None
+
+    def prediction_before(self, n: int) -> dict[str, Any] | None:
+        """What was predicted and stored before update *n*, from 0, which may be the next one.
+
+        None where there is no such prediction or scan.
+        """
+        if n < len(self.updates):
+            return _sealed_file(self._prediction(n, self.updates[n]["time_h"]))
+        scan = self.next_scan
+        return None if scan is None else _sealed_file(self._prediction(n, scan.time_h))
+
+    def _prediction(self, n: int, time_h: float) -> Path:
+        return self.root / "predictions" / f"{n:03d}_{time_h:g}h.json"
 
     def time_course(self, half_life_h: float) -> dict[str, Any]:
         """The tumour's curve with its band, for the dose, as a document.
@@ -687,7 +731,7 @@ class CaseTwin:
             If the injected activity is missing.
         """
         mbq = float(net_dose_bq(self.case.file.injection or InjectionRecord())) * 1e-6
-        at_h = self._excision_h() or _SURGERY_H
+        at_h = self.surgery_h
         curve = predict(self.posterior, _CURVE_H)
         chain = Chain(self.prior, self.posterior.names)
         ln_hours = chain.ln_integral(self.posterior.draws, half_life_h)
@@ -778,6 +822,88 @@ class CaseTwin:
                 observed = {name: record[name] for name in ("time_h", "region", "mean", "z")}
                 observed |= {"time": record["taken_in_at"], "observed_of": line["time"]}
                 self._add_decision(json_ready({**observed, "plan_was": line["plan"]}))
+
+    def observe(self, number: int, by: str, text: str) -> dict[str, Any]:
+        """Add to the record what was observed after decision *number*, from 1.
+
+        Raises
+        ------
+        InputError
+            If there is no such decision, or text or name is empty.
+        """
+        made = [line for line in self.decisions() if "plan" in line]
+        if not 1 <= number <= len(made):
+            raise InputError(f"there is no decision {number}; the record has {len(made)}")
+        if not text.strip() or not by.strip():
+            raise InputError("give what was observed, and who says so")
+        line = {"time": _now(), "by": by.strip(), "observed": text.strip()}
+        line |= {"observed_of": made[number - 1]["time"], "plan_was": made[number - 1]["plan"]}
+        with self.case.writing():
+            self._add_decision(line)
+        return line
+
+    # --- dose -----------------------------------------------------------------------------------
+    def use_in_plan(self, name: str) -> dict[str, Any]:
+        """Give the stored plan *name* the time course of the tumour, and how uncertain it is.
+
+        The plan gets the median curve as its time course, and as ``spreads.time_course`` what the
+        draws say of the time integral of its nuclide for a given uptake at the excision (the
+        largest of several nuclides).
+
+        Returns
+        -------
+        dict
+            ``plan``, ``before`` (its time course until now), ``time_course_cv``, ``warnings``.
+
+        Raises
+        ------
+        InputError
+            If no scan of the tumour was taken in, the plan has no course, the injection record
+            lacks the time of the excision, or the time integral is not known to a CV of 1.
+        """
+        from napari_mosaik.workflow.plans import read_plan, write_plan
+
+        plan = read_plan(self.case.root, name)
+        if not plan.courses:
+            raise InputError(
+                f"the plan '{name}' has fractions only: without a course it has no time course"
+            )
+        if not any(row.region == "tumour" for row in self.taken):
+            raise InputError(
+                "no scan of the tumour was taken in: the time course would be the prior alone; "
+                "take in a scan first"
+            )
+        if self._excision_h() is None:
+            raise InputError(
+                "the uptake of the tiles has no time: give the time of injection and of excision "
+                "in the injection record"
+            )
+        half_lives = {NUCLIDES[course.nuclide].half_life_h for course in plan.courses}
+        found = [self.time_course(half_life) for half_life in sorted(half_lives)]
+        cv = max(one["time_course_cv"] for one in found)
+        if cv > _LARGEST_CV:
+            raise InputError(
+                f"the scans leave the time integral uncertain by a CV of {cv:.2g}, more than a "
+                f"plan can hold ({_LARGEST_CV:g}); take in a later scan first"
+            )
+        rows = zip(found[0]["time_h"], found[0]["activity_mbq_ml"], strict=True)
+        lines = ["time_h,activity_mbq_ml", *(f"{time!r},{level!r}" for time, level in rows)]
+        source = f"{_FROM_TWIN} {len(self.updates)} scans, data {_data_digest(self.taken)}"
+        kept = tuple(text for text in plan.sources if not text.startswith(_FROM_TWIN))
+        with TemporaryDirectory() as folder:
+            file = Path(folder) / "curve.csv"
+            file.write_text("\n".join(lines) + "\n", "utf-8")
+            spreads = plan.spreads.model_copy(update={"time_course": cv})
+            changes = {"shape": str(file), "spreads": spreads, "sources": (*kept, source)}
+            write_plan(self.case.root, plan.model_copy(update=changes), replace=True)
+        self.case.log("twin", plan=name)
+        return {
+            "plan": name,
+            "before": plan.shape,
+            "time_course_cv": cv,
+            "n_updates": len(self.updates),
+            "warnings": list(self.updates[-1]["warnings"]),
+        }
 
 
 def begun_twin(case: Case) -> CaseTwin | None:

@@ -1,0 +1,365 @@
+"""The updating twin as the window shows it: what is read of a case once, rows, words, figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from napari_mosaik.core import FloatArray, palette
+from napari_mosaik.dosimetry import NUCLIDES
+from napari_mosaik.io.case import Case
+from napari_mosaik.twin import predict
+from napari_mosaik.twin.identify import PRIOR_ONLY
+from napari_mosaik.view.figure import axis_label, new_figure, tidy
+from napari_mosaik.view.formatting import count, number
+from napari_mosaik.workflow.plans import read_plans
+from napari_mosaik.workflow.twin import IN_DOUBT_Z, CaseTwin
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "TwinPicture",
+    "day_words",
+    "decision_lines",
+    "is_prior_only",
+    "parameter_strip_figure",
+    "read_twin",
+    "scan_rows",
+    "scan_worth_lines",
+    "signed",
+    "twin_line",
+    "twin_parameter_rows",
+    "twin_time_figure",
+]
+
+_DAY_H: Final = 24.0
+_N_TIMES: Final = 80
+_SCAN_CV: Final = 0.08
+_LU_177: Final = "Lu-177"
+_LABELS: Final = {
+    "transfer_per_h": ("Transfer K", "10⁻³/h", 1e3),
+    "k32_per_h": ("Internalisation k₃₂", "10⁻³/h", 1e3),
+    "k03_per_h": ("Loss k₀₃", "10⁻³/h", 1e3),
+    "plasma_start": ("Plasma at injection", "", 1.0),
+    "fast_half_life_h": ("Half-life, fast", "h", 1.0),
+    "slow_half_life_h": ("Half-life, slow", "h", 1.0),
+}
+"""Label, unit (that of the scans where there is none) and factor of each parameter."""
+_Z90: Final = 1.6448536269514722
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TwinPicture:
+    """Everything that is shown of the twin of a case.
+
+    Attributes
+    ----------
+    status
+        As `CaseTwin.status`.
+    times_h
+        (t,) times after injection, h.
+    bands
+        (3, t) 5 %, median and 95 % of the tumour's curve, unit of the scans: of the prior, then
+        after each update.
+    predictions
+        Stored prediction of each scan that was taken in, in order, and of the next one, if any.
+    worth
+        What one more scan would do, by target; None where no time is left before surgery.
+    plans
+        Names of the plans of the case.
+    surgery_h, now_h
+        Times after injection, h; now is the last scan that was taken in.
+    """
+
+    status: Mapping[str, Any]
+    unit: str
+    times_h: FloatArray
+    bands: tuple[FloatArray, ...]
+    predictions: tuple[Mapping[str, Any], ...]
+    worth: Mapping[str, Mapping[str, Any] | None]
+    plans: tuple[str, ...]
+    surgery_h: float
+    now_h: float
+
+    @property
+    def n_updates(self) -> int:
+        """Number of scans that were taken in."""
+        return len(self.bands) - 1
+
+    @property
+    def has_scans(self) -> bool:
+        """Whether the case has a scan that the model describes."""
+        return any(row["modelled"] for row in self.status["scans"])
+
+    @property
+    def next_scan(self) -> Mapping[str, Any] | None:
+        """Time and region of the next scan; None if all were taken in."""
+        found: Mapping[str, Any] | None = self.status["next_scan"]
+        return found
+
+    @property
+    def decisions(self) -> list[Mapping[str, Any]]:
+        """The decisions of the record, in order, without what was observed later."""
+        return [line for line in self.status["decisions"] if "plan" in line]
+
+    @property
+    def awaited(self) -> Mapping[str, Any] | None:
+        """The stored prediction of the next scan; None before it was made."""
+        return self.predictions[self.n_updates] if len(self.predictions) > self.n_updates else None
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Scans further than 3 SD from what was predicted of them."""
+        return tuple(self.status["warnings"])
+
+
+def read_twin(case: Case) -> TwinPicture:
+    """Read the twin of a case; raises what `CaseTwin` raises."""
+    twin = CaseTwin(case)
+    status = twin.status()
+    latest = max([twin.surgery_h, *(row["time_h"] for row in status["scans"])])
+    times = np.linspace(0.0, 1.04 * latest, _N_TIMES)
+    bands = []
+    for n in range(len(twin.updates) + 1):
+        curve = predict(twin.posterior_after(n), times)
+        bands.append(np.stack([curve.low, curve.median, curve.high]))
+    predictions = [twin.prediction_before(n) for n in range(len(twin.updates) + 1)]
+    targets = {
+        "Uptake at surgery": ("uptake", twin.surgery_h),
+        "Time integral of 177Lu": ("time_integral", NUCLIDES[_LU_177].half_life_h),
+    }
+    worth = {title: twin.worth_before_surgery(aim, _SCAN_CV) for title, aim in targets.items()}
+    return TwinPicture(
+        status,
+        twin.unit,
+        times,
+        tuple(bands),
+        tuple(one for one in predictions if one is not None),
+        worth,
+        tuple(read_plans(case.root)),
+        twin.surgery_h,
+        twin.now_h,
+    )
+
+
+def twin_line(case: Case) -> str:
+    """How far the twin of a case is; empty where there is no scan."""
+    twin = CaseTwin(case)
+    n, taken = len(twin.scans), len(twin.updates)
+    return f"{taken} of {count(n, 'scan')} taken in" if n else ""
+
+
+def day_words(time_h: float) -> str:
+    """A time after injection, h, as a day: "day 3", "day 13.9"."""
+    return f"day {time_h / _DAY_H:.1f}".removesuffix(".0")
+
+
+def signed(value: float) -> str:
+    """A number with its sign and one decimal."""
+    return f"{value:+.1f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _band_words(median: float, low: float, high: float) -> str:
+    digits = [number(value, digits=2) for value in (median, low, high)]
+    return f"{digits[0]}\n{digits[1]} to {digits[2]}"
+
+
+def scan_rows(picture: TwinPicture) -> list[tuple[str, ...]]:
+    """One row per scan and region: scan, predicted, observed, z, log score of the whole scan.
+
+    What a scan showed is not listed before it was taken in.
+    """
+    rows: list[tuple[str, ...]] = []
+    predicted = {one["time_h"]: one for one in picture.predictions}
+    for update in picture.status["updates"]:
+        known = {row["region"]: row for row in predicted[update["time_h"]]["regions"]}
+        score = number(update["log_score"], digits=2)
+        for one in update["regions"]:
+            row = known[one["region"]]
+            band = _band_words(row["median"], row["low"], row["high"])
+            doubt = "⚠ " if abs(one["z"]) > IN_DOUBT_Z else ""
+            name = f"{day_words(update['time_h'])}\n{one['region']}"
+            seen = number(one["mean"], digits=2)
+            rows.append((name, band, seen, f"{doubt}{signed(one['z'])}", score))
+            score = ""
+    awaited = picture.awaited
+    ahead = [row for row in picture.status["scans"] if row["modelled"] and not row["taken_in"]]
+    for one in ahead:
+        name = f"{day_words(one['time_h'])}\n{'slice' if one['from_slice'] else one['region']}"
+        band = ""
+        if awaited is not None and awaited["time_h"] == one["time_h"]:
+            row = next(r for r in awaited["regions"] if r["region"] == one["region"])
+            band = _band_words(row["median"], row["low"], row["high"])
+        rows.append((name, band, "not taken in", "", ""))
+    return rows
+
+
+def twin_parameter_rows(picture: TwinPicture) -> list[tuple[str, ...]]:
+    """Parameter with its word, prior and posterior; both as median with the 90 % interval."""
+    rows: list[tuple[str, ...]] = []
+    for one in picture.status["parameters"]:
+        label, unit, factor = _LABELS[one["name"]]
+        reach = np.exp(_Z90 * one["prior_sd"])
+        middle = factor * one["prior_median"]
+        prior = _band_words(middle, middle / reach, middle * reach)
+        after = _band_words(*(factor * one[end] for end in ("median", "low", "high")))
+        rows.append((f"{label}, {unit or picture.unit}\n{one['word']}", prior, after))
+    return rows
+
+
+def is_prior_only(row: Sequence[str]) -> bool:
+    """Whether a row of `twin_parameter_rows` is of a parameter that no scan determines."""
+    return row[0].endswith(PRIOR_ONLY)
+
+
+def scan_worth_lines(picture: TwinPicture) -> list[str]:
+    """For each target the time before surgery at which one more scan narrows it most."""
+    lines = []
+    for title, found in picture.worth.items():
+        if found is None:
+            lines.append(f"{title}: no time for another scan is left before surgery")
+            continue
+        best = found["time_h"].index(found["best_time_h"])
+        before, after = found["sd_before"][best], found["sd_after"][best]
+        lines.append(
+            f"{title}: {day_words(found['best_time_h'])} ({found['best_time_h']:g} h); SD of ln "
+            f"{number(before, digits=2)} → {number(after, digits=2)}"
+        )
+    return lines
+
+
+def decision_lines(picture: TwinPicture) -> list[str]:
+    """The record: who chose what when, what was predicted, and what was observed later."""
+    lines = []
+    for place, one in enumerate(picture.decisions, 1):
+        text = f"{place} · {one['time'][:16].replace('T', ' ')} UTC · {one['plan']}, "
+        text += f"by {one['by']}, after {count(one['n_updates'], 'scan')}"
+        text += f". {one['note']}" if one["note"] else ""
+        expected = one["predicted"]
+        if expected:
+            band = _band_words(expected["median"], expected["low"], expected["high"])
+            text += f"\nPredicted: {expected['region']}, {day_words(expected['time_h'])}, "
+            text += f"{band.replace(chr(10), ' (')}) {expected['unit']}"
+        later = [
+            line for line in picture.status["decisions"] if line.get("observed_of") == one["time"]
+        ]
+        if expected and not any("z" in line for line in later):
+            text += "\nObserved: not taken in yet"
+        for line in later:
+            seen = (
+                line.get("observed") or f"{number(line['mean'], digits=2)}, z {signed(line['z'])}"
+            )
+            who = f", {line['time'][:10]}, {line['by']}" if "by" in line else ""
+            text += f"\nObserved{who}: {seen}"
+        lines.append(text)
+    return lines
+
+
+# --- figures ------------------------------------------------------------------------------------
+def twin_time_figure(picture: TwinPicture, shown: int) -> Figure:
+    """Time line and curve of the tumour after *shown* scans, above a ghost of the one before."""
+    figure = new_figure(4.4, 3.6)
+    figure.set_layout_engine(None)
+    figure.subplots_adjust(left=0.14, right=0.97, bottom=0.14, top=0.98, hspace=0.05)
+    line, axes = figure.subplots(2, 1, sharex=True, height_ratios=[1, 4.2])
+    _draw_time_line(line, picture, shown)
+    tidy(axes, axis_label("Time after injection", "d"), f"Tumour, {picture.unit}")
+    days = picture.times_h / _DAY_H
+    if shown:
+        low, _, high = picture.bands[shown - 1]
+        axes.fill_between(
+            days, low, high, color=palette.PALE_LINE, alpha=0.45, lw=0, label="before"
+        )
+    low, median, high = picture.bands[shown]
+    colour = palette.PREDICTED
+    axes.fill_between(days, low, high, color=colour, alpha=0.3, lw=0, label="90 %")
+    axes.plot(days, median, color=colour, lw=1.6)
+    for place, update in enumerate(picture.status["updates"]):
+        for one in update["regions"]:
+            if one["region"] == "tumour":
+                face = palette.MEASURED if place < shown else "none"
+                axes.plot(
+                    update["time_h"] / _DAY_H, one["mean"], "o", color=palette.MEASURED,
+                    markerfacecolor=face, ms=5,
+                )  # fmt: skip
+    awaited = picture.awaited
+    if awaited is not None and shown == picture.n_updates and awaited["region"] == "tumour":
+        middle = awaited["median"]
+        ends = [[middle - awaited["low"]], [awaited["high"] - middle]]
+        axes.errorbar(
+            awaited["time_h"] / _DAY_H, middle, yerr=ends, fmt="_", color=colour, capsize=4, lw=1.4
+        )
+    axes.set_ylim(0, _top(picture, shown))
+    axes.legend(fontsize=7, frameon=False, loc="upper left")
+    return figure
+
+
+def _top(picture: TwinPicture, shown: int) -> float:
+    """Upper end of the axis: the whole band, but no more than five times what was seen."""
+    seen = [
+        row["mean"] for one in picture.status["updates"] for row in one["regions"]
+        if row["region"] == "tumour"
+    ]  # fmt: skip
+    highest = float(picture.bands[shown][2].max())
+    return 1.08 * (min(highest, 5 * max(seen)) if seen and shown else highest)
+
+
+def _draw_time_line(axes: Axes, picture: TwinPicture, shown: int) -> None:
+    axes.axhline(0, color=palette.GUIDE_LINE, lw=1)
+    axes.set_ylim(-1, 1.6)
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0, labelbottom=False)
+    events = [(0.0, "injection", "v"), (picture.surgery_h, "surgery", "X")]
+    for time, words, mark in events:
+        axes.plot(time / _DAY_H, 0, mark, color=palette.REFERENCE_LINE, ms=7)
+        axes.text(time / _DAY_H, 0.55, words, ha="center", fontsize=7)
+    taken = [update["time_h"] for update in picture.status["updates"]]
+    for time in sorted({row["time_h"] for row in picture.status["scans"] if row["modelled"]}):
+        face = palette.MEASURED if time in taken[:shown] else "none"
+        axes.plot(
+            time / _DAY_H, 0, "o", color=palette.MEASURED, markerfacecolor=face, ms=6, zorder=3
+        )
+        if time != picture.surgery_h:
+            axes.text(time / _DAY_H, 0.55, day_words(time), ha="center", fontsize=7)
+    axes.plot(picture.now_h / _DAY_H, -0.45, "^", color=palette.SELECTED_TILE, ms=6)
+    axes.text(picture.now_h / _DAY_H + 0.25, -0.8, "now", fontsize=7)
+
+
+def parameter_strip_figure(picture: TwinPicture) -> Figure:
+    """Prior and posterior of each parameter as bars, on the scale of its prior; grey: prior only.
+
+    A bar is the 90 % interval; the middle line is the median of the prior, and the dotted lines are
+    the ends of its interval.
+    """
+    parameters = picture.status["parameters"]
+    figure = new_figure(4.4, 0.5 + 0.3 * len(parameters))
+    figure.set_layout_engine(None)
+    figure.subplots_adjust(left=0.52, right=0.98, bottom=0.02, top=0.98)
+    axes = tidy(figure.add_subplot())
+    widest = 1.1
+    for place, one in enumerate(parameters):
+        reach = max(_Z90 * one["prior_sd"], 1e-9)
+        ends = [float(np.log(one[end] / one["prior_median"])) / reach for end in ("low", "high")]
+        middle = float(np.log(one["median"] / one["prior_median"])) / reach
+        widest = max(widest, *(1.1 * abs(end) for end in ends))
+        colour = palette.MISSING_TEXT if one["word"] == PRIOR_ONLY else palette.PREDICTED
+        axes.plot([-1, 1], [place, place], color=palette.PALE_LINE, lw=7, solid_capstyle="butt")
+        axes.plot(ends, [place, place], color=colour, lw=3.5, solid_capstyle="butt")
+        axes.plot(middle, place, "|", color=colour, ms=11, mew=2)
+    axes.axvline(0, color=palette.GUIDE_LINE, lw=0.7, zorder=0)
+    for end in (-1, 1):
+        axes.axvline(end, color=palette.GUIDE_LINE, lw=0.5, ls=":", zorder=0)
+    names = [f"{_LABELS[one['name']][0]}: {one['word']}" for one in parameters]
+    axes.set_yticks(range(len(names)), names)
+    axes.set_xticks([])
+    axes.set_xlim(-widest, widest)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.spines[["bottom", "left"]].set_visible(False)
+    axes.tick_params(length=0)
+    return figure

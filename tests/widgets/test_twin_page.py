@@ -1,0 +1,197 @@
+"""The page *Updating twin*: what is predicted, taken in, shown, handed to a plan and recorded."""
+
+import json
+
+import pytest
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QColor
+
+from napari_mosaik.core import palette
+from napari_mosaik.core.invivo import InvivoValue
+from napari_mosaik.io import create_case
+from napari_mosaik.io.case import CaseFile
+from napari_mosaik.view.twin import signed
+from napari_mosaik.workflow.invivo import add_invivo
+from napari_mosaik.workflow.plans import Course, Plan, read_plan, write_plan
+from napari_mosaik.workflow.twin import TWIN_LIMITS, CaseTwin
+
+pytestmark = pytest.mark.gui
+INJECTION = {
+    "nuclide": "Zr-89", "dose_mbq": 37.6, "residual_mbq": 0.5, "injected": "2024-03-04T10:00",
+    "excised": "2024-03-18T10:00", "weight_kg": 75.0, "height_cm": 178.0, "sex": "M",
+}  # fmt: skip
+SCANS = [(72, 3.4, 5.0), (120, 3.6, 3.4), (168, 37.0, 2.3)]
+"""The last tumour is ten times what it should be."""
+FREE = "transfer_per_h,fast_half_life_h"
+
+
+def values():
+    about = {"unit": "SUVbw", "decay_reference": "injection"}
+    for time, *means in SCANS:
+        for region, mean in zip(("tumour", "blood"), means, strict=True):
+            yield InvivoValue(time_h=time, region=region, mean=mean, sd=0.06 * mean, **about)
+
+
+@pytest.fixture
+def case(tmp_path):
+    return create_case(
+        tmp_path / "A2", CaseFile(name="A2", patient="patient 1", injection=INJECTION)
+    )
+
+
+@pytest.fixture
+def page(dock, case, opened):
+    opened(dock, case.root, "A2", ())
+    return dock.twin
+
+
+def click(qtbot, push):
+    assert push.isEnabled()
+    qtbot.mouseClick(push, Qt.MouseButton.LeftButton)
+
+
+def shown(qtbot, dock, page):
+    qtbot.waitUntil(lambda: dock.workspace.job is None and page.picture is not None)
+
+
+def cells(table):
+    return [
+        [table.item(row, at).text() for at in range(table.columnCount())]
+        for row in range(table.rowCount())
+    ]
+
+
+def test_without_scans_the_page_says_what_to_do(qtbot, dock, page):
+    page.set_open(True)
+    shown(qtbot, dock, page)
+    assert page.limits.text() == TWIN_LIMITS
+    assert "no scan of tumour or blood in invivo.csv" in page.state.text()
+    assert not page.body_part.isVisible()
+    assert not page.predict.isEnabled()
+    click(qtbot, page.values)
+    assert dock.invivo.is_open
+    assert not page.is_open
+    add_invivo(dock.workspace.case, values())
+    page.set_open(True)  # another page may have changed the values
+    assert page.picture is None
+    shown(qtbot, dock, page)
+    assert page.body_part.isVisible()
+    assert page.head.line.text() == "0 of 3 scans taken in"
+    assert all(row[0].endswith("prior only") for row in cells(page.parameters))
+    assert "(4 h)" not in page.worth.text()
+    assert page.worth.text().startswith("Uptake at surgery: day 13 (312 h); SD of ln ")
+    assert "Time integral of 177Lu: day " in page.worth.text()
+    add_invivo(dock.workspace.case, [next(values())], replace_same=True)
+    (dock.workspace.case.root / "invivo.csv").write_text("nonsense\n", "utf-8")
+    page.read()
+    qtbot.waitUntil(lambda: "cannot be shown" in page.state.text())
+    assert not page.body_part.isVisible()
+
+
+def test_a_scan_is_predicted_taken_in_used_and_recorded(qtbot, dock, page, case):
+    add_invivo(case, values())
+    write_plan(case.root, Plan(name="One", courses=(Course(activity=7400, unit="MBq"),)))
+    write_plan(case.root, Plan(name="Beam", fractions=({"number": 5, "dose_gy": 2},)))
+    CaseTwin(case, {"free": FREE}).predict_next()
+    page.set_open(True)
+    shown(qtbot, dock, page)
+    assert not page.predict.isEnabled()  # its prediction is stored
+    assert cells(page.scans)[0][2] == "not taken in"
+    assert "3.4" not in str(cells(page.scans))  # what it showed is not told before
+    page.plan.setCurrentText("One")
+    click(qtbot, page.use)
+    qtbot.waitUntil(lambda: dock.workspace.problem is not None)
+    assert "would be the prior alone" in dock.workspace.problem.sentence
+    shown(qtbot, dock, page)
+
+    click(qtbot, page.take)
+    assert not page.take.isEnabled()
+    shown(qtbot, dock, page)
+    (record,) = CaseTwin(case).updates
+    assert page.head.line.text() == "1 of 3 scans taken in"
+    assert f"z {signed(record['z'])}" in page.told.text()
+    seen = {row[0]: row for row in cells(page.scans)}["day 3\ntumour"]
+    assert seen[2:4] == ["3.4", signed(record["z"])]
+    assert page.shown.count() == 2
+    words = [row[0] for row in cells(page.parameters)]
+    assert words == ["Transfer K, 10⁻³/h\nidentified", "Half-life, fast, h\nprior only"]
+    grey = QColor(palette.MISSING_TEXT)
+    for place, row in enumerate(cells(page.parameters)):
+        is_grey = page.parameters.item(place, 2).foreground().color() == grey
+        assert is_grey == row[0].endswith("prior only")
+    qtbot.waitUntil(lambda: page.curve.canvas is not None)
+    axes = page.curve.canvas.figure.axes[1]
+    assert len(axes.collections) == 2  # the band, and the ghost of the one before
+    page.shown.setCurrentIndex(0)
+    qtbot.waitUntil(
+        lambda: (
+            page.curve.canvas is not None and len(page.curve.canvas.figure.axes[1].collections) == 1
+        )
+    )
+
+    click(qtbot, page.predict)
+    shown(qtbot, dock, page)
+    stored = json.loads((case.root / "twin/predictions/001_120h.json").read_text("utf-8"))
+    assert page.picture.awaited["median"] == stored["median"]
+    assert page.state.text().startswith("Next scan: day 5 (120.0 h), predicted 20")
+
+    # the dose
+    before = read_plan(case.root, "One")
+    page.plan.setCurrentText("One")
+    click(qtbot, page.use)
+    qtbot.waitUntil(lambda: "CV of" in page.used.text())
+    shown(qtbot, dock, page)
+    plan = read_plan(case.root, "One")
+    assert plan.shape == "One shape.csv"
+    course = CaseTwin(case).time_course(159.5)
+    assert plan.spreads.time_course == pytest.approx(course["time_course_cv"], rel=1e-2)
+    assert plan.sources[-1].startswith("time course of the updating twin after 1 scans")
+    click(qtbot, page.undo)
+    qtbot.waitUntil(lambda: "as they were" in page.used.text())
+    shown(qtbot, dock, page)
+    assert read_plan(case.root, "One") == before
+    page.plan.setCurrentText("Beam")
+    click(qtbot, page.use)
+    qtbot.waitUntil(lambda: dock.workspace.problem is not None)
+    assert "has fractions only" in dock.workspace.problem.sentence
+    shown(qtbot, dock, page)
+
+    # the record
+    page.plan.setCurrentText("One")
+    page.by.setText("")
+    assert not page.decide.isEnabled()
+    qtbot.keyClicks(page.by, "Dr A")
+    click(qtbot, page.decide)
+    qtbot.waitUntil(lambda: "Recorded: 'One'" in page.told.text())
+    shown(qtbot, dock, page)
+    assert "One, by Dr A, after 1 scan" in page.decisions.text()
+    assert "Observed: not taken in yet" in page.decisions.text()
+    kept = (case.root / "twin/decisions.jsonl").read_text("utf-8")
+    click(qtbot, page.take)
+    shown(qtbot, dock, page)
+    z = CaseTwin(case).updates[1]["z"]
+    assert f"Observed: 3.6, z {signed(z)}" in page.decisions.text()
+    qtbot.keyClicks(page.seen, "stable")
+    click(qtbot, page.observe)
+    qtbot.waitUntil(lambda: "Added to the decision for 'One'" in page.told.text())
+    shown(qtbot, dock, page)
+    assert "Dr A: stable" in page.decisions.text()
+    assert (case.root / "twin/decisions.jsonl").read_text("utf-8").startswith(kept)
+
+    # a scan that is far off is a banner
+    assert not page.doubt.isVisible()
+    click(qtbot, page.take)
+    shown(qtbot, dock, page)
+    assert page.doubt.isVisible()
+    assert "SD above its prediction" in page.doubt.text()
+    assert page.state.text() == "All scans were taken in."
+    assert not page.take.isEnabled()
+
+    # nothing is left of it where it is no longer current
+    place = case.root / "twin" / "updates" / "002" / "record.json"
+    place.write_text(place.read_text("utf-8").replace("37.0", "3.7"), "utf-8")
+    page.read()
+    assert page.picture is None
+    assert not page.doubt.isVisible()
+    qtbot.waitUntil(lambda: "cannot be shown" in page.state.text())
+    assert not page.body_part.isVisible()
