@@ -35,7 +35,8 @@ from napari_mosaik.widgets.dock import MosaikDock
 
 HERE = Path(__file__).parent
 _PICTURES = (
-    "main_window", "four_slides", "align", "space", "review", "dose", "loop", "find_and_correct",
+    "main_window", "four_slides", "align", "space", "review", "dose", "twin", "loop",
+    "find_and_correct",
 )  # fmt: skip
 
 
@@ -249,6 +250,30 @@ class Studio:
         self.until(lambda: page.maps.is_on)
         self.shoot("compare", small=True)
         page.maps.leave()
+
+    def twin(self) -> None:
+        """The scans of days 3, 5 and 7, each predicted and then taken in."""
+        dock = self.dock
+        dock.tabs.setCurrentIndex(0)
+        page = dock.twin
+
+        def idle() -> bool:
+            return dock.workspace.job is None and page.picture is not None
+
+        page.set_open(True)
+        self.until(idle)
+        for day in (3, 5, 7):
+            page.predict.click()
+            self.until(idle)
+            if day == 5:
+                self.settle()
+                self._scroll_to(page.limits)
+                self.shoot("twin_predicted", small=True)
+            page.take.click()
+            self.until(idle)
+        self.settle()
+        self._scroll_to(page.scans)
+        self.shoot("twin_learnt", small=True)
 
     def dose(self) -> None:
         """The published regimen as a plan, its results, and two plans side by side."""
