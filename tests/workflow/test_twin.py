@@ -17,7 +17,7 @@ from napari_mosaik.core.errors import CorruptArtifact
 from napari_mosaik.core.frame import Lattice
 from napari_mosaik.core.invivo import InvivoValue
 from napari_mosaik.core.tiles import TileGrid
-from napari_mosaik.dosimetry import NUCLIDES, dose_per_activity_gy
+from napari_mosaik.dosimetry import NUCLIDES, RepairState, dose_per_activity_gy
 from napari_mosaik.io import Case, create_case
 from napari_mosaik.io.case import CaseFile
 from napari_mosaik.twin import Prior, chain_posterior, patients_needed, predict, wilson_interval
@@ -325,15 +325,19 @@ def test_the_dose_of_a_patient_is_that_of_the_integral_of_its_curve(case):
     twin = CaseTwin(case)
     posterior = twin.posterior
     points = posterior.draws[:50]
-    ln_hours = Chain(twin.prior, posterior.names).ln_integral(
-        points, NUCLIDES["Lu-177"].half_life_h
-    )
+    chain, half_life_h = Chain(twin.prior, posterior.names), NUCLIDES["Lu-177"].half_life_h
+    ln_hours = chain.ln_integral(points, half_life_h)
     per_mbq = dose_per_activity_gy("Lu-177") / 1.05
     expected = 3000 * np.exp(ln_hours) / 75_000 * per_mbq
     found = read_plans(case.root)
     one = PatientDoses(twin, found["one"], posterior.names).doses(points)
     np.testing.assert_allclose(one["electron"], expected, rtol=5e-3)
     assert (one["alpha"] == 0).all()
+    times = np.linspace(0, 1500, 1501)
+    rate = 3000 * np.exp(chain.ln_curve(points, times, "tumour")) / 75_000 * per_mbq
+    state = RepairState([(1.0, math.log(2) / 1.5)])
+    state.add_curve(times, rate * 2 ** (-times / half_life_h), math.log(2) / half_life_h)
+    np.testing.assert_allclose(one["q"], state.q_gy2(), rtol=0.02)
     three = PatientDoses(twin, found["three"], posterior.names).doses(points)
     np.testing.assert_allclose(three["electron"], 3 * one["electron"], rtol=1e-9)
     np.testing.assert_allclose(three["q"], 3 * one["q"], rtol=0.02)  # 70 days apart: repaired
