@@ -146,6 +146,13 @@ def test_a_scan_is_predicted_taken_in_used_and_recorded(qtbot, dock, page, case)
     course = CaseTwin(case).time_course(159.5)
     assert plan.spreads.time_course == pytest.approx(course["time_course_cv"], rel=1e-2)
     assert plan.sources[-1].startswith("time course of the updating twin after 1 scans")
+    write_plan(case.root, plan.model_copy(update={"alpha": 0.2}), replace=True)
+    click(qtbot, page.undo)
+    qtbot.waitUntil(lambda: dock.workspace.problem is not None)
+    assert "plans were changed since" in dock.workspace.problem.sentence
+    assert read_plan(case.root, "One").alpha == 0.2
+    shown(qtbot, dock, page)
+    write_plan(case.root, plan, replace=True)
     click(qtbot, page.undo)
     qtbot.waitUntil(lambda: "as they were" in page.used.text())
     shown(qtbot, dock, page)

@@ -14,7 +14,7 @@ from qtpy.QtCore import QSignalBlocker, Signal
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QComboBox, QFrame, QLabel, QLineEdit, QTableWidget, QWidget
 
-from napari_mosaik.core import Progress, palette
+from napari_mosaik.core import InputError, Progress, palette
 from napari_mosaik.core.catalogue import UPTAKE
 from napari_mosaik.view.twin import (
     TwinPicture,
@@ -62,6 +62,8 @@ _NO_SCANS = (
 )
 _NO_PLANS = "The case has no dose plan yet: make one on the page 'Dose what-if'."
 _STEP = maker_of(UPTAKE)
+_PlanFiles = tuple[Mapping[str, bytes], Mapping[str, bytes]]
+"""The files of the plans before the twin changed one, and after it."""
 
 
 class TwinPage(Page):
@@ -77,7 +79,7 @@ class TwinPage(Page):
         self._failure = ""
         self._slice: object = None
         self._case: object = None
-        self._undo: Mapping[str, bytes] | None = None
+        self._undo: _PlanFiles | None = None
         events = controller.workspace.events
         events.case.connect(self._case_changed)
         events.blind.connect(self.read)
@@ -396,7 +398,7 @@ class TwinPage(Page):
     def _use(self) -> None:
         self._start("Use in dose", partial(_use, self.plan.currentText()), self._in_use)
 
-    def _in_use(self, found: tuple[Mapping[str, bytes], Mapping[str, Any]]) -> None:
+    def _in_use(self, found: tuple[_PlanFiles, Mapping[str, Any]]) -> None:
         self._undo, made = found
         lines = [
             f"The time course of '{made['plan']}' is now that of the twin (it was "
@@ -475,12 +477,19 @@ def _take_in(case: Case) -> Mapping[str, Any]:
     return CaseTwin(case).take_in_next()
 
 
-def _use(plan: str, case: Case) -> tuple[Mapping[str, bytes], Mapping[str, Any]]:
+def _use(plan: str, case: Case) -> tuple[_PlanFiles, Mapping[str, Any]]:
     before = plan_files(case.root)
-    return before, CaseTwin(case).use_in_plan(plan)
+    made = CaseTwin(case).use_in_plan(plan)
+    return (before, plan_files(case.root)), made
 
 
-def _restore(before: Mapping[str, bytes], case: Case) -> None:
+def _restore(files: _PlanFiles, case: Case) -> None:
+    before, after = files
+    if plan_files(case.root) != after:
+        raise InputError(
+            "plans were changed since, and Undo would take that back as well; choose another time "
+            "course on the page 'Dose what-if'"
+        )
     restore_plans(case.root, before)
 
 
