@@ -1,19 +1,21 @@
-"""The page *Updating twin*: what is predicted, taken in, shown, handed to a plan and recorded."""
+"""The pages *Updating twin* and *Virtual cohort*: what they show, store and no longer show."""
 
 import json
 
 import pytest
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QPoint, Qt
 from qtpy.QtGui import QColor
 
 from napari_mosaik.core import palette
 from napari_mosaik.core.invivo import InvivoValue
+from napari_mosaik.core.progress import run_to_end
 from napari_mosaik.io import create_case
 from napari_mosaik.io.case import CaseFile
-from napari_mosaik.view.twin import signed
+from napari_mosaik.view.twin import cohort_arm_rows, signed
 from napari_mosaik.workflow.invivo import add_invivo
 from napari_mosaik.workflow.plans import Course, Plan, read_plan, write_plan
 from napari_mosaik.workflow.twin import TWIN_LIMITS, CaseTwin
+from napari_mosaik.workflow.virtual_cohort import SIMULATED, cohort_document, plan_cohort
 
 pytestmark = pytest.mark.gui
 INJECTION = {
@@ -202,3 +204,89 @@ def test_a_scan_is_predicted_taken_in_used_and_recorded(qtbot, dock, page, case)
     assert not page.doubt.isVisible()
     qtbot.waitUntil(lambda: "cannot be shown" in page.state.text())
     assert not page.body_part.isVisible()
+
+
+def simulated(qtbot, dock, page):
+    qtbot.waitUntil(lambda: dock.workspace.job is None and page.choice is not None)
+
+
+def test_plans_are_arms_of_a_virtual_cohort(qtbot, dock, case, opened):
+    opened(dock, case.root, "A2", ())
+    page = dock.simulated
+    page.set_open(True)
+    simulated(qtbot, dock, page)
+    assert "no dose plan yet" in page.state.text()
+    assert page.plans.isVisible()
+    assert not page.run.isEnabled()
+    course = Course(activity=3700, unit="MBq")
+    add_invivo(case, values())
+    write_plan(case.root, Plan(name="One", courses=(course,)))
+    more = course.model_copy(update={"activity": 7400})
+    write_plan(case.root, Plan(name="Two", courses=(more,)))
+    page.read()
+    simulated(qtbot, dock, page)
+    assert page.state.text().startswith("No scan was taken in, so there is no posterior")
+    assert not page.run.isEnabled()
+    CaseTwin(case, {"free": FREE}).take_in_next()
+    page.read()
+    simulated(qtbot, dock, page)
+    assert not page.results.isVisible()
+    page.n.setValue(80)
+    page.threshold.setText("20")
+    click(qtbot, page.run)
+    assert page.state.text() == "Simulating…"
+    assert page.stop.isVisible()
+    simulated(qtbot, dock, page)
+    assert page.state.text() == "80 simulated patients from the posterior."
+    assert page.mark.isVisible()
+    assert SIMULATED in page.mark.text()
+    work = plan_cohort(CaseTwin(case), n=80)
+    cohort = run_to_end(work)
+    document = cohort_document(
+        cohort, drawn_from="posterior", seed=0, outcome="bed", threshold=20.0
+    )
+    assert [tuple(row) for row in cells(page.outcomes)] == cohort_arm_rows(document)
+    assert cells(page.better) == [["A: One\nB: Two", "0.000"]]
+    qtbot.waitUntil(lambda: page.figure.canvas is not None)
+    texts = page.figure.canvas.figure.axes[0].texts
+    assert [text.get_text() for text in texts] == [SIMULATED]
+
+    # the bar may be moved without another run; one that is no number is told
+    page.threshold.setText("")
+    assert "\n" in cells(page.outcomes)[0][2]
+    assert cells(page.outcomes) != [list(row) for row in cohort_arm_rows(document)]
+    page.threshold.setText("much")
+    assert "'much' is not a number" in page.state.text()
+    assert not page.results.isVisible()
+    page.threshold.setText("20")
+    assert page.results.isVisible()
+
+    # other settings, other plans: the numbers are gone at once
+    page.seed.setValue(1)
+    assert not page.results.isVisible()
+    assert page.figure.canvas is None
+    assert page.state.text() == "The settings were changed: run it again."
+    page.seed.setValue(0)
+    assert page.results.isVisible()
+    write_plan(case.root, Plan(name="One", courses=(course,), alpha=0.2), replace=True)
+    page.read()
+    assert not page.results.isVisible()
+    simulated(qtbot, dock, page)
+    assert page.state.text() == "Plans or twin were changed since the last run: run it again."
+    assert not page.results.isVisible()
+    assert page.mark.isVisible()
+
+    # one arm; what is stopped leaves no numbers
+    qtbot.mouseClick(page.arms["One"], Qt.MouseButton.LeftButton, pos=QPoint(8, 8))
+    assert not page.arms["One"].isChecked()
+    click(qtbot, page.run)
+    click(qtbot, page.stop)
+    simulated(qtbot, dock, page)
+    assert not page.results.isVisible()
+    click(qtbot, page.run)
+    simulated(qtbot, dock, page)
+    assert [row[0] for row in cells(page.outcomes)] == ["Two"]
+    assert not page.better.isVisible()
+    page.arms["Two"].setChecked(False)
+    assert page.state.text() == "Choose a plan: each one that is chosen is an arm."
+    assert not page.run.isEnabled()

@@ -246,17 +246,20 @@ def simulate_cohort(
     json: JsonOutput = False,
 ) -> None:
     """Simulate patients under each plan of the case, the same patients in each arm."""
-    from napari_mosaik.workflow.virtual_cohort import cohort_document
+    from napari_mosaik.core.progress import run_to_end
+    from napari_mosaik.workflow.virtual_cohort import cohort_document, plan_cohort
 
+    found = _open(case, set_)
+    patients = plan_cohort(
+        found, n=n, seed=seed, names=plan or (), outcome=outcome, population=population
+    )
     document = cohort_document(
-        _open(case, set_),
-        n=n,
+        run_to_end(patients),
+        drawn_from="prior" if population or not found.taken else "posterior",
         seed=seed,
-        names=plan or (),
         outcome=outcome,
         threshold=threshold,
         half_width=half_width,
-        population=population,
     )
     if json:
         print_json(document)

@@ -11,23 +11,30 @@ import numpy as np
 from napari_mosaik.core import FloatArray, palette
 from napari_mosaik.dosimetry import NUCLIDES
 from napari_mosaik.io.case import Case
-from napari_mosaik.twin import predict
+from napari_mosaik.twin import Cohort, predict
 from napari_mosaik.twin.identify import PRIOR_ONLY
 from napari_mosaik.view.figure import axis_label, new_figure, tidy
 from napari_mosaik.view.formatting import count, number
-from napari_mosaik.workflow.plans import read_plans
+from napari_mosaik.workflow.plans import plan_files, read_plans
 from napari_mosaik.workflow.twin import IN_DOUBT_Z, CaseTwin
+from napari_mosaik.workflow.virtual_cohort import SIMULATED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = [
+    "COHORT_OUTCOME_LABELS",
+    "CohortChoice",
     "TwinPicture",
+    "cohort_arm_rows",
+    "cohort_figure",
+    "cohort_pair_rows",
     "day_words",
     "decision_lines",
     "is_prior_only",
     "parameter_strip_figure",
+    "read_cohort_choice",
     "read_twin",
     "scan_rows",
     "scan_worth_lines",
@@ -363,3 +370,98 @@ def parameter_strip_figure(picture: TwinPicture) -> Figure:
     axes.spines[["bottom", "left"]].set_visible(False)
     axes.tick_params(length=0)
     return figure
+
+
+# --- virtual cohort -----------------------------------------------------------------------------
+COHORT_OUTCOME_LABELS: Final = {
+    "bed": "BED",
+    "electron": "Absorbed dose, electrons",
+    "alpha": "Absorbed dose, alpha particles",
+}
+"""Words for each outcome of a virtual cohort; all are of the tumour's mean, Gy."""
+_BINS: Final = 40
+_NAME: Final = 16
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CohortChoice:
+    """What a virtual cohort can be made of.
+
+    Attributes
+    ----------
+    plans
+        Names of the plans of the case.
+    n_taken
+        Number of scans that were taken in.
+    basis
+        All that the outcomes depend on besides the settings; unequal after a change.
+    """
+
+    plans: tuple[str, ...]
+    n_taken: int
+    basis: tuple[object, ...]
+
+
+def read_cohort_choice(case: Case) -> CohortChoice:
+    """Read plans and twin of a case; raises what `CaseTwin` raises."""
+    files, twin = plan_files(case.root), CaseTwin(case)
+    basis = (files, twin.updates, twin.start, case.file.injection)
+    return CohortChoice(tuple(read_plans(case.root)), len(twin.updates), basis)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def cohort_arm_rows(document: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Arm, outcome (median, 5 to 95 %), responders (share, Wilson interval), patients needed."""
+    rows: list[tuple[str, ...]] = []
+    for one in document["arms"]:
+        ends = f"{_percent(one['responders_low'])} to {_percent(one['responders_high'])}"
+        band = _band_words(one["median"], one["low"], one["high"])
+        share = f"{_percent(one['responders'])}\n{ends}"
+        rows.append((one["arm"], band, share, str(one["patients_needed"])))
+    return rows
+
+
+def cohort_pair_rows(document: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Two arms, share of the same patients in which the first is better."""
+    return [
+        (f"A: {one['a']}\nB: {one['b']}", f"{one['probability']:.3f}") for one in document["better"]
+    ]
+
+
+def cohort_figure(cohort: Cohort, document: Mapping[str, Any]) -> Figure:
+    """A histogram of the outcome of each arm, its median and 5 to 95 %, with the watermark."""
+    arms = cohort.outcomes
+    figure = new_figure(4.4, 1.0 + 0.75 * len(arms))
+    label = axis_label(COHORT_OUTCOME_LABELS[document["outcome"]], document["unit"])
+    axes = tidy(figure.add_subplot(), label)
+    bar = document["threshold"]
+    low = min(bar, *(float(values.min()) for values in arms.values()))
+    high = max(bar, *(float(np.percentile(values, 99)) for values in arms.values()))
+    reach = max(high - low, 1e-6 * max(abs(high), 1.0))
+    low, high = low - 0.03 * reach, high + 0.03 * reach
+    edges = np.linspace(low, high, _BINS + 1)
+    for place, (values, row) in enumerate(zip(arms.values(), document["arms"], strict=True)):
+        counts = np.histogram(values, edges)[0]
+        heights = place - 0.62 * counts / max(1, counts.max())
+        axes.stairs(heights, edges, baseline=place, fill=True, color=palette.PREDICTED, alpha=0.45)
+        below = place + 0.14
+        axes.plot([row["low"], row["high"]], [below, below], color=palette.PREDICTED, lw=2)
+        axes.plot(row["median"], below, "|", color=palette.PREDICTED, ms=11, mew=2.5)
+    axes.axvline(bar, color=palette.REFERENCE_LINE, lw=1, ls="--")
+    axes.set_yticks(range(len(arms)), [_short(name) for name in arms])
+    axes.set_xlim(low, high)
+    axes.set_ylim(len(arms) - 0.6, -0.75)
+    axes.spines[["left"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    axes.text(
+        0.5, 0.5, SIMULATED, transform=axes.transAxes, ha="center", va="center", rotation=12,
+        fontsize=15, alpha=0.35, zorder=6,
+    )  # fmt: skip
+    return figure
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _NAME else f"{name[: _NAME - 1]}…"

@@ -51,7 +51,7 @@ from napari_mosaik.widgets.pages.pages import Page, StepPage, make_page, pages_o
 from napari_mosaik.widgets.pages.preview import LivePreview
 from napari_mosaik.widgets.pages.review import QueuePanel, ReportButton, ReviewPanel
 from napari_mosaik.widgets.pages.stain_picker import StainPicker
-from napari_mosaik.widgets.pages.twin_pages import TwinPage
+from napari_mosaik.widgets.pages.twin_pages import CohortPage, TwinPage
 from napari_mosaik.widgets.pages.what_if import WhatIfPanel
 from napari_mosaik.workflow.predictors import models_for
 from napari_mosaik.workflow.step import Step
@@ -93,6 +93,8 @@ class MosaikDock(QWidget):
         self.invivo = InvivoPage(self.controller)
         self.twin = TwinPage(self.controller)
         self.twin.to_values.connect(lambda: self.invivo.set_open(True))
+        self.simulated = CohortPage(self.controller)
+        self.simulated.to_plans.connect(lambda: self.pages[maker_of(DOSE).page].set_open(True))
         self.preview = LivePreview(self.board)
         self.picker = StainPicker(self.canvas)
         self.pages[maker_of(VESSELS).page].add_tools(self.picker)
@@ -167,6 +169,7 @@ class MosaikDock(QWidget):
         measured = self.pages[maker_of(SUV).page]
         pages.insert(pages.index(measured) + 1, self.invivo)
         pages.insert(pages.index(self.pages[maker_of(DOSE).page]) + 1, self.twin)
+        pages.insert(pages.index(self.twin) + 1, self.simulated)
         return pages
 
     def _connect(self) -> None:

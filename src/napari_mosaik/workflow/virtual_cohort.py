@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
 import numpy as np
 
+from napari_mosaik.core import Progress
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import FloatArray
 from napari_mosaik.core.progress import checkpoint
 from napari_mosaik.core.text import nearest
 from napari_mosaik.dosimetry import NUCLIDES, dose_per_activity_gy, respond
 from napari_mosaik.dosimetry.treatment import Infusions, time_form
-from napari_mosaik.twin import patients_needed, virtual_cohort
+from napari_mosaik.twin import Cohort, patients_needed, virtual_cohort
 from napari_mosaik.twin.chain import Chain
 from napari_mosaik.workflow.plans import Plan, half_times_as_rates, read_plans
 from napari_mosaik.workflow.twin import CaseTwin
 
-__all__ = ["COHORT_OUTCOMES", "SIMULATED", "PatientDoses", "cohort_document"]
+__all__ = [
+    "COHORT_OUTCOMES",
+    "SIMULATED",
+    "Cohort",
+    "PatientDoses",
+    "cohort_document",
+    "plan_cohort",
+]
 
 SIMULATED: Final = "simulated; not evidence"
 COHORT_OUTCOMES: Final = ("bed", "electron", "alpha")
@@ -130,18 +138,16 @@ class PatientDoses:
         return np.asarray(response.bed_gy, float)
 
 
-def cohort_document(
+def plan_cohort(
     twin: CaseTwin,
     *,
     n: int = 400,
     seed: int = 0,
     names: Sequence[str] = (),
     outcome: str = "bed",
-    threshold: float | None = None,
-    half_width: float = 0.05,
     population: bool = False,
-) -> dict[str, Any]:
-    """Virtual patients under the plans of a case, as a document.
+) -> Generator[Progress, None, Cohort]:
+    """Virtual patients under the plans of a case; reports each arm.
 
     Parameters
     ----------
@@ -153,11 +159,7 @@ def cohort_document(
     names
         Plans that are the arms; all of the case if empty.
     outcome
-        One of `COHORT_OUTCOMES`.
-    threshold
-        Outcome from which a patient responds, Gy; the median over all arms if None.
-    half_width
-        Half width of the interval for which the number of patients is given.
+        One of `COHORT_OUTCOMES`, Gy.
 
     Raises
     ------
@@ -167,12 +169,46 @@ def cohort_document(
     if outcome not in COHORT_OUTCOMES:
         raise InputError(f"there is no outcome '{outcome}'; {nearest(outcome, COHORT_OUTCOMES)}")
     plans = _chosen(read_plans(twin.case.root), names, twin.case.name)
+    yield Progress(0, len(plans), "patients")
     source = twin.population if population else twin.posterior
-    arms = {
-        name: partial(PatientDoses(twin, plan, source.names).outcome, outcome)
-        for name, plan in plans.items()
-    }
-    cohort = virtual_cohort(source, arms, n, seed)
+    doses = {name: PatientDoses(twin, plan, source.names) for name, plan in plans.items()}
+    outcomes: dict[str, FloatArray] = {}
+    for name, arm in doses.items():
+        yield Progress(len(outcomes), len(plans), name)
+        # the same seed: the same patients
+        cohort = virtual_cohort(source, {name: partial(arm.outcome, outcome)}, n, seed)
+        outcomes.update(cohort.outcomes)
+    yield Progress(len(plans), len(plans), "")
+    return Cohort(cohort.names, cohort.draws, outcomes)
+
+
+def cohort_document(
+    cohort: Cohort,
+    *,
+    drawn_from: str,
+    seed: int,
+    outcome: str,
+    threshold: float | None = None,
+    half_width: float = 0.05,
+) -> dict[str, Any]:
+    """What is told of the patients of `plan_cohort`.
+
+    Parameters
+    ----------
+    cohort
+        The patients and their outcomes, Gy.
+    drawn_from, seed, outcome
+        Where they come from: 'prior' or 'posterior', random seed, one of `COHORT_OUTCOMES`.
+    threshold
+        Outcome from which a patient responds, Gy; the median over all arms if None.
+    half_width
+        Half width of the interval for which the number of patients is given.
+
+    Raises
+    ------
+    InputError
+        If the threshold is not finite, or the half width not between 0 and 0.5.
+    """
     every = np.concatenate(list(cohort.outcomes.values()))
     bar = float(np.median(every)) if threshold is None else float(threshold)
     rows = []
@@ -191,7 +227,7 @@ def cohort_document(
         "note": SIMULATED,
         "n": len(cohort.draws),
         "seed": seed,
-        "drawn_from": "prior" if population or not twin.taken else "posterior",
+        "drawn_from": drawn_from,
         "outcome": outcome,
         "unit": "Gy",
         "threshold": bar,

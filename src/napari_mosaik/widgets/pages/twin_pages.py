@@ -1,4 +1,6 @@
-"""Page *Updating twin*: predict a scan, take it in, learn from it, and use it in the dose.
+"""Pages *Updating twin* and *Virtual cohort*.
+
+Predict a scan, take it in, learn from it, use it in the dose; simulate patients under each plan.
 
 Numbers are shown only while they are those of the stored twin: while it is read again, after
 another case was opened, or where it cannot be read, there are none.
@@ -12,16 +14,33 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QSignalBlocker, Signal
 from qtpy.QtGui import QColor
-from qtpy.QtWidgets import QComboBox, QFrame, QLabel, QLineEdit, QTableWidget, QWidget
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QDoubleSpinBox,
+    QFrame,
+    QLabel,
+    QLineEdit,
+    QSpinBox,
+    QTableWidget,
+    QWidget,
+)
 
 from napari_mosaik.core import InputError, Progress, palette
-from napari_mosaik.core.catalogue import UPTAKE
+from napari_mosaik.core.catalogue import DOSE, UPTAKE
+from napari_mosaik.core.progress import map_progress
 from napari_mosaik.view.twin import (
+    COHORT_OUTCOME_LABELS,
+    CohortChoice,
     TwinPicture,
+    cohort_arm_rows,
+    cohort_figure,
+    cohort_pair_rows,
     day_words,
     decision_lines,
     is_prior_only,
     parameter_strip_figure,
+    read_cohort_choice,
     read_twin,
     scan_rows,
     scan_worth_lines,
@@ -32,6 +51,7 @@ from napari_mosaik.view.twin import (
 )
 from napari_mosaik.widgets.base.controls import (
     button,
+    clear,
     column,
     fill_table,
     row,
@@ -44,6 +64,7 @@ from napari_mosaik.widgets.pages.pages import Page
 from napari_mosaik.workflow.plans import plan_files, restore_plans
 from napari_mosaik.workflow.steps import maker_of
 from napari_mosaik.workflow.twin import TWIN_LIMITS, CaseTwin
+from napari_mosaik.workflow.virtual_cohort import SIMULATED, cohort_document, plan_cohort
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -51,8 +72,9 @@ if TYPE_CHECKING:
     from napari_mosaik.io.case import Case
     from napari_mosaik.widgets.base.case_controller import CaseController
     from napari_mosaik.widgets.base.worker import Problem, Steps
+    from napari_mosaik.workflow.virtual_cohort import Cohort
 
-__all__ = ["TwinPage"]
+__all__ = ["CohortPage", "TwinPage"]
 
 _TITLE = "Updating twin"
 _CURVE_PX, _STRIP_PX = 300, 190
@@ -499,3 +521,314 @@ def _decide(given: tuple[str, str, str], case: Case) -> Mapping[str, Any]:
 
 def _observe(given: tuple[int, str, str], case: Case) -> Mapping[str, Any]:
     return CaseTwin(case).observe(*given)
+
+
+# --- virtual cohort -----------------------------------------------------------------------------
+_COHORT = "Virtual cohort"
+_POSTERIOR, _PRIOR = "posterior", "prior"
+_DEFAULT_N, _MOST_N = 400, 100_000
+_ARM_PX, _AXIS_PX, _MOST_PX = 70, 75, 460
+_NOTHING_TAKEN = (
+    "No scan was taken in, so there is no posterior: take one in on the page 'Updating twin', or "
+    "draw from the prior."
+)
+
+
+class CohortPage(Page):
+    """Simulated patients under the plans of the case; ``to_plans`` asks for the page of plans.
+
+    Numbers are shown only while settings, plans and twin are those of the run.
+    """
+
+    to_plans = Signal()
+
+    def __init__(self, controller: CaseController) -> None:
+        super().__init__(_COHORT)
+        self.head.show_state("", SIMULATED)
+        self._controller = controller
+        self.choice: CohortChoice | None = None
+        self.cohort: Cohort | None = None
+        self._made: tuple[object, object] | None = None
+        self._unticked: set[str] = set()
+        self._asked = 0
+        self._failure = ""
+        self._running = False
+        self._case: object = None
+        self._seen: object = None
+        events = controller.workspace.events
+        events.case.connect(self._case_changed)
+        events.blind.connect(self.read)
+        events.states.connect(self._states_changed)
+        events.job.connect(self._enable)
+        self._case_changed()
+
+    def make_body(self) -> QWidget:
+        """The widgets of the page."""
+        body = QFrame()
+        body.setFrameShape(QFrame.Shape.StyledPanel)
+        self.mark = wrapped_label(f"⚠ {SIMULATED}", bold=True)
+        self.arms: dict[str, QCheckBox] = {}
+        self._arms = column(spacing=2)
+        self.source = shrinkable(QComboBox())
+        self.source.addItem("Posterior of this patient", _POSTERIOR)
+        self.source.addItem("Prior (population)", _PRIOR)
+        self.outcome = shrinkable(QComboBox())
+        for name, words in COHORT_OUTCOME_LABELS.items():
+            self.outcome.addItem(words, name)
+        self.n, self.seed = QSpinBox(), QSpinBox()
+        self.n.setRange(1, _MOST_N)
+        self.n.setValue(_DEFAULT_N)
+        self.seed.setRange(0, 2**31 - 1)
+        self.threshold = QLineEdit()
+        self.threshold.setPlaceholderText("median of all arms")
+        self.half_width = QDoubleSpinBox()
+        self.half_width.setDecimals(3)
+        self.half_width.setRange(0.005, 0.499)
+        self.half_width.setSingleStep(0.01)
+        self.half_width.setValue(0.05)
+        self.half_width.setToolTip("Half width of the Wilson interval of the responder share")
+        self.threshold.setToolTip("Outcome from which a patient responds, Gy")
+        named = {
+            "Patients drawn from": self.source, "Outcome": self.outcome, "Patients": self.n,
+            "Seed": self.seed, "Threshold, Gy": self.threshold, "Half width": self.half_width,
+        }  # fmt: skip
+        for words, field in named.items():
+            field.setAccessibleName(words)
+        for box in (self.source, self.outcome):
+            box.currentIndexChanged.connect(self._fill)
+        for number in (self.n, self.seed, self.half_width):
+            number.valueChanged.connect(self._fill)
+        self.threshold.textChanged.connect(self._fill)
+        self.run = button("Run", self._run, "Simulate the same patients under each chosen plan")
+        self.stop = button("Cancel", self._controller.cancel)
+        self.plans = button("Dose what-if…", self.to_plans.emit, "Go to the plans")
+        self.state = wrapped_label(bold=True)
+        self.results = self._results()
+        body.setLayout(
+            column(
+                self.mark,
+                wrapped_label("Arms: plans of the case", bold=True),
+                self._arms,
+                row(QLabel("From"), self.source),
+                row(QLabel("Outcome"), self.outcome),
+                row(QLabel("Patients"), self.n, QLabel("Seed"), self.seed, 1),
+                row(QLabel("Threshold, Gy"), self.threshold),
+                row(QLabel("Half width"), self.half_width, 1),
+                row(self.run, self.stop, self.plans, 1),
+                self.state,
+                self.results,
+                margin=8,
+                spacing=6,
+            )
+        )
+        return body
+
+    def _results(self) -> QWidget:
+        self.figure = FigureView()
+        self.figure.setToolTip(
+            "Histogram of each arm, below it median and 5 to 95 %; broken line: threshold; the "
+            "highest 1 % may lie beyond the axis"
+        )
+        self.outcomes = table_of(
+            ("Arm", "Gy", "Responders", "n"),
+            (
+                "",
+                "Median, 5 to 95 % of the patients",
+                "Share at or above the threshold, Wilson interval (95 %)",
+                "Patients for this half width of the interval of the share",
+            ),
+            wide=0,
+        )
+        self.better = table_of(
+            ("Same patients", "P(A better)"),
+            ("", "Share of the same patients with a larger outcome in A; ties count half"),
+            wide=0,
+        )
+        self.about = wrapped_label(small=True)
+        part = QWidget()
+        part.setLayout(column(self.figure, self.outcomes, self.better, self.about, spacing=5))
+        return part
+
+    # --- reading --------------------------------------------------------------------------------
+    def set_open(self, opened: bool) -> None:
+        """Show or hide the body; another page may have changed plans or twin."""
+        super().set_open(opened)
+        if opened:
+            self.read()
+
+    def _case_changed(self, *_: object) -> None:
+        case = self._controller.workspace.case
+        self.setEnabled(case is not None)
+        if case is not self._case:
+            self._case, self.cohort, self._made = case, None, None
+            self._unticked.clear()
+        self.read()
+
+    def _states_changed(self, *_: object) -> None:
+        states = self._controller.workspace.states
+        seen = [states.get(maker_of(artifact).name) for artifact in (DOSE, UPTAKE)]
+        if seen != self._seen:
+            self._seen = seen
+            self.read()
+
+    def read(self, *_: object) -> None:
+        """Read plans and twin again; what was shown is gone until they are known to be the same."""
+        space = self._controller.workspace
+        self.choice, self._failure = None, ""
+        self._asked += 1
+        self._fill()
+        if space.case is None or space.blind or not self.is_open:
+            return
+        asked = self._asked
+        work = partial(read_cohort_choice, space.case)
+        task = self._controller.read_for(space.case, _COHORT, work, partial(self._arrived, asked))
+        task.failed.connect(partial(self._failed, asked))
+
+    def _arrived(self, asked: int, choice: CohortChoice) -> None:
+        if asked != self._asked:
+            return
+        self.choice = choice
+        if tuple(self.arms) != choice.plans:
+            clear(self._arms)
+            self.arms = {}
+            for name in choice.plans:
+                self.arms[name] = box = QCheckBox(name)
+                box.setChecked(name not in self._unticked)
+                box.toggled.connect(self._chosen)
+                self._arms.addWidget(box)
+        self._fill()
+
+    def _failed(self, asked: int, problem: Problem) -> None:
+        if asked == self._asked:
+            self._failure = problem.sentence
+            self._fill()
+
+    def _chosen(self, *_: object) -> None:
+        self._unticked = {name for name, box in self.arms.items() if not box.isChecked()}
+        self._fill()
+
+    # --- showing --------------------------------------------------------------------------------
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "n": self.n.value(),
+            "seed": self.seed.value(),
+            "names": tuple(name for name, box in self.arms.items() if box.isChecked()),
+            "outcome": self.outcome.currentData(),
+            "population": self.source.currentData() == _PRIOR,
+        }
+
+    def _why_not(self) -> str:
+        """Why nothing can be simulated; empty if it can."""
+        space, choice = self._controller.workspace, self.choice
+        if space.blind:
+            return "No numbers: the uptake is hidden until the blind review queue is finished."
+        if self._failure:
+            return f"✗ No cohort can be simulated. {self._failure}"
+        if choice is None:
+            return "Reading plans and twin…"
+        if not choice.plans:
+            return _NO_PLANS
+        settings = self._settings()
+        if not settings["names"]:
+            return "Choose a plan: each one that is chosen is an arm."
+        if not choice.n_taken and not settings["population"]:
+            return _NOTHING_TAKEN
+        return ""
+
+    def _outdated(self) -> str:
+        """Why there are no numbers although something was simulated; empty if they are current."""
+        if self._made is None or self.choice is None or self.cohort is None:
+            return "Nothing was simulated yet."
+        basis, settings = self._made
+        if basis != self.choice.basis:
+            return "Plans or twin were changed since the last run: run it again."
+        return "" if settings == self._settings() else "The settings were changed: run it again."
+
+    def _document(self) -> dict[str, Any]:
+        """What is told of the cohort; raises `InputError` for a threshold that is no number."""
+        settings, text = self._settings(), self.threshold.text().strip()
+        try:
+            threshold = float(text) if text else None
+        except ValueError:
+            raise InputError(
+                f"the threshold '{text}' is not a number: give it in Gy, or leave it empty for the "
+                "median of all arms"
+            ) from None
+        assert self.cohort is not None
+        return cohort_document(
+            self.cohort,
+            drawn_from=_PRIOR if settings["population"] else _POSTERIOR,
+            seed=settings["seed"],
+            outcome=settings["outcome"],
+            threshold=threshold,
+            half_width=self.half_width.value(),
+        )
+
+    def _fill(self, *_: object) -> None:
+        """Show the numbers where they are those of settings, plans and twin; else say why not."""
+        if self.body is None:
+            return
+        self.results.hide()
+        self.figure.show_figure(None)
+        words = self._why_not()
+        if not words:
+            words = "Simulating…" if self._running else self._outdated()
+        if not words:
+            try:
+                document = self._document()
+            except InputError as error:
+                words = f"✗ {error}"
+            else:
+                words = f"{document['n']} simulated patients from the {document['drawn_from']}."
+                self._show_document(document)
+        self.state.setText(words)
+        self._enable()
+
+    def _show_document(self, document: Mapping[str, Any]) -> None:
+        cohort = self.cohort
+        assert cohort is not None
+        _fill(self.outcomes, rows := cohort_arm_rows(document), [False] * len(rows))
+        _fill(self.better, pairs := cohort_pair_rows(document), [False] * len(pairs))
+        self.better.setVisible(bool(pairs))
+        threshold = f"Threshold {document['threshold']:.3g} {document['unit']}"
+        width = f"n: patients for a half width of {document['half_width']:g}."
+        self.about.setText("\n".join([f"{threshold}; {width}", *document["notes"]]))
+        self.figure.setFixedHeight(min(_MOST_PX, _AXIS_PX + _ARM_PX * len(cohort.outcomes)))
+        self.results.show()
+        self.figure.show_when_seen(partial(cohort_figure, cohort, document))
+
+    def _enable(self, *_: object) -> None:
+        if self.body is None:
+            return
+        idle = self._controller.workspace.job is None
+        self.run.setEnabled(idle and not self._why_not())
+        self.stop.setVisible(self._running and not idle)
+        self.plans.setVisible(self.choice is not None and not self.choice.plans)
+
+    # --- running --------------------------------------------------------------------------------
+    def _run(self) -> None:
+        case, choice = self._controller.workspace.case, self.choice
+        if case is None or choice is None:
+            return
+        settings = self._settings()
+        job = self._controller.start(_COHORT, partial(_simulate, settings, case))
+        if job is None:
+            return
+        self.cohort, self._made, self._running = None, None, True
+        self._fill()
+
+        def done(found: Cohort) -> None:
+            if case is self._controller.workspace.case:
+                self.cohort, self._made = found, (choice.basis, settings)
+
+        job.done.connect(done)
+        job.ended.connect(self._ended)
+
+    def _ended(self) -> None:
+        self._running = False
+        self.read()
+
+
+def _simulate(settings: Mapping[str, Any], case: Case) -> Steps:
+    work = plan_cohort(CaseTwin(case), **settings)
+    return (yield from map_progress(work, lambda progress: (_COHORT, progress)))
