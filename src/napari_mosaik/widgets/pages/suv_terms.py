@@ -134,7 +134,7 @@ class SuvTermsPanel(QWidget):
             if unit:
                 self._grid.addWidget(QLabel(unit), place, 2)
             self._grid.addWidget(source, place, 3)
-            self._grid.setColumnMinimumWidth(0, 92)
+            self._grid.setColumnMinimumWidth(0, 84)
         title = wrapped_label("PET resolution (FWHM)")
         title.setToolTip(_RESOLUTION_ABOUT)
         widgets = (title, self.resolution, QLabel("mm"), self.resolution_source)
