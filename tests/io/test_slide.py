@@ -1,3 +1,4 @@
+import gc
 from itertools import pairwise
 from pathlib import Path
 
@@ -260,3 +261,13 @@ def test_real_slides_agree_with_openslide():
     with open_slide(SHARED / "wsi" / "InstanSeg_HE_example.ome.tif") as slide:
         assert slide.lattice.shape == (1484, 1380)
         assert slide.lattice.spacing_um[0] == pytest.approx(0.5, abs=1e-3)
+
+
+def test_a_slide_that_nobody_closes_gives_its_file_back(tmp_path):
+    path = tmp_path / "slide.tif"
+    pyramid(path, np.zeros((64, 64, 3), np.uint8), (2,))
+    slide = open_slide(path)
+    handle = slide.source._file._handle
+    del slide
+    gc.collect()
+    assert handle.closed

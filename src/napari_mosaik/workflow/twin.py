@@ -314,7 +314,7 @@ class CaseTwin:
         if share >= _SMALL_SLICE:
             return ""
         return (
-            f"the slice is small for its PET of {fwhm_mm:g} mm: of an even uptake its tiles would "
+            f"The slice is small for its PET of {fwhm_mm:g} mm: of an even uptake its tiles would "
             f"show {100 * share:.0f} % on average; its mean is taken as measured and may be too low"
         )
 

@@ -7,6 +7,7 @@ import math
 import os
 import struct
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -245,6 +246,8 @@ class _SharedFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._handle = open(path, "rb", buffering=0)  # noqa: SIM115 - closed in close()
+        # Nobody closes a slide that another process opened again, or that of a case that was left.
+        weakref.finalize(self, self._handle.close)
         self._lock = threading.Lock()
         self.size = os.fstat(self._handle.fileno()).st_size
 
