@@ -14,6 +14,7 @@ PAGE = "Dose what-if"
 
 
 def click(qtbot, push):
+    qtbot.waitUntil(lambda: push.height() > 10)  # the page has its layout
     qtbot.mouseClick(push, Qt.MouseButton.LeftButton)
 
 

@@ -27,25 +27,30 @@ def page(qtbot, dock, opened, tmp_path):
     return page
 
 
+def click(qtbot, push):
+    qtbot.waitUntil(lambda: push.height() > 10)  # the page has its layout
+    qtbot.mouseClick(push, Qt.MouseButton.LeftButton)
+
+
 def test_values_are_typed_removed_and_brought_back(qtbot, dock, page, tmp_path):
     root = dock.workspace.case.root
     before = read_invivo(root)
     assert page.head.line.text() == "9 values of 3 scans · SUVbw"
     for field, text in ((page.time, "24,5"), (page.mean, "3.1"), (page.error, "0")):
         field.setText(text)
-    qtbot.mouseClick(page.add, Qt.MouseButton.LeftButton)
+    click(qtbot, page.add)
     assert "standard error of the mean" in dock.workspace.problem.sentence
     page.error.setText("0.2")
-    qtbot.mouseClick(page.add, Qt.MouseButton.LeftButton)
+    click(qtbot, page.add)
     qtbot.waitUntil(lambda: page.table.rowCount() == 10)
     assert read_invivo(root)[0].mean == 3.1
     assert page.table.item(0, 0).text() == "24.50\N{NO-BREAK SPACE}h"
     assert "tumour at 24.5 h" in page.told.text()
     page.table.selectRow(0)
-    qtbot.mouseClick(page.remove, Qt.MouseButton.LeftButton)
+    click(qtbot, page.remove)
     qtbot.waitUntil(lambda: page.table.rowCount() == 9)
     assert read_invivo(root) == before
-    qtbot.mouseClick(page.undo, Qt.MouseButton.LeftButton)
+    click(qtbot, page.undo)
     qtbot.waitUntil(lambda: page.table.rowCount() == 10)
 
     table = tmp_path / "more.tsv"
@@ -85,18 +90,18 @@ def test_a_series_is_measured_in_a_cropped_slice(qtbot, dock, page):
     page.radius.editingFinished.emit()
     page.voi_region.setCurrentText("Aorta")
     assert not page.keep.isEnabled()
-    qtbot.mouseClick(page.measure, Qt.MouseButton.LeftButton)
+    click(qtbot, page.measure)
     qtbot.waitUntil(lambda: page.keep.isEnabled())
     assert "blood at 72.75 h" in page.result.text()
     assert "not applied" in page.result.text()
-    qtbot.mouseClick(page.keep, Qt.MouseButton.LeftButton)
+    click(qtbot, page.keep)
     qtbot.waitUntil(lambda: page.told.text() == "Added: blood at 72.75 h.")
     (stored,) = read_invivo(case.root)
     assert stored.method == "sphere of 8 mm"
     page.radius.setText("80")
     page.radius.editingFinished.emit()
     assert not page.keep.isEnabled()
-    qtbot.mouseClick(page.measure, Qt.MouseButton.LeftButton)
+    click(qtbot, page.measure)
     qtbot.waitUntil(lambda: dock.workspace.problem is not None)
     assert "beyond the PET" in dock.workspace.problem.sentence
 

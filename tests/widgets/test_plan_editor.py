@@ -28,6 +28,7 @@ def typed(qtbot, field, text):
 
 
 def click(qtbot, push):
+    qtbot.waitUntil(lambda: push.height() > 10)  # the page has its layout
     qtbot.mouseClick(push, Qt.MouseButton.LeftButton)
 
 

@@ -48,6 +48,7 @@ def page(dock, case, opened):
 
 
 def click(qtbot, push):
+    qtbot.waitUntil(lambda: push.height() > 10)  # the page has its layout
     assert push.isEnabled()
     qtbot.mouseClick(push, Qt.MouseButton.LeftButton)
 
