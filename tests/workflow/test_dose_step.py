@@ -104,6 +104,24 @@ def test_a_plan_is_an_input_and_a_changed_one_makes_only_its_results_again(case)
     assert case.store.read(DOSE_RECORD)["plans"]["C"]["plan"]["name"] == "C"
 
 
+def test_tiles_that_a_shift_moves_off_the_pet_are_counted(case, monkeypatch):
+    from napari_mosaik.workflow.steps import dose as step
+
+    true = step.tile_uptake
+
+    def cut(*arguments):
+        values = np.array(true(*arguments), float)
+        values[:2] = np.nan
+        return values
+
+    monkeypatch.setattr(step, "tile_uptake", cut)
+    write_plan(case.root, quick("A"))
+    ran(case)
+    words = case.store.read(DOSE_RECORD)["plans"]["A"]["warnings"]
+    told = "2 tiles leave the PET in some of its shifts; there their uptake counts as measured"
+    assert any(text.startswith(told) for text in words)
+
+
 @pytest.mark.parametrize(
     ("removed", "plan", "words"),
     [

@@ -186,6 +186,19 @@ def test_a_sidecar_of_another_injection_is_refused(case, tmp_path):
         import_invivo(case, table(tmp_path, TACS), relative_error=0.05)
 
 
+def test_an_imported_table_keeps_whose_values_it_holds(case, tmp_path):
+    head = "time_h\tregion\tmean\tsd\tunit\tdecay_reference\tsource\n"
+    row = "{}\ttumour\t9\t0.4\tSUVbw\tinjection\tseries:aa patient:{}\n"
+    one = table(tmp_path, head + row.format(72, "0aa1"))
+    import_invivo(case, one)
+    (kept,) = read_invivo(case.root)
+    assert kept.source.endswith(" patient:0aa1")
+    other = table(tmp_path, head + row.format(120, "0bb2"))
+    with pytest.raises(InputError, match="the values are of 2 patients"):
+        import_invivo(case, other)
+    assert read_invivo(case.root) == (kept,)
+
+
 def test_the_command_line_adds_imports_and_shows(case, tmp_path, capsys):
     def call(*arguments):
         with pytest.raises(SystemExit) as end:

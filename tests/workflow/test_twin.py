@@ -143,6 +143,14 @@ def measured(case, unit="cm²/mL"):
             case.store.commit(Origin(artifact.name, 1, "x", ()), {artifact: content}, {})
 
 
+def test_damaged_parameters_are_no_missing_vessels(case):
+    measured(case)
+    (file,) = case.store.folder(PARAMETERS).glob("*.parquet")
+    file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(CorruptArtifact):
+        _ = CaseTwin(case).prior
+
+
 def test_the_slice_of_the_specimen_is_the_last_scan_and_vessels_centre_the_prior(case):
     measured(case)
     twin = CaseTwin(case)

@@ -12,7 +12,14 @@ from typing import Final
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.text import nearest
 
-__all__ = ["INVIVO_UNITS", "InvivoValue", "check_invivo_series", "region_name", "same_scan"]
+__all__ = [
+    "INVIVO_UNITS",
+    "InvivoValue",
+    "check_invivo_series",
+    "patients_named",
+    "region_name",
+    "same_scan",
+]
 
 INVIVO_UNITS: Final = ("SUVbw", "SUVbsa", "SUVlbm", "Bq/mL", "kBq/mL")
 """Units of a value in vivo; activity concentrations are decay-corrected to injection."""
@@ -163,6 +170,11 @@ def _check_decay(reference: str) -> None:
             f"decay_reference is '{reference[:40]}'; values are kept decay-corrected to injection: "
             "import them, which converts them"
         )
+
+
+def patients_named(source: str) -> list[str]:
+    """What a source tells of its patient: the hash, and whether it was confirmed."""
+    return [found.group() for found in _PATIENT.finditer(source)]
 
 
 def check_invivo_series(values: Iterable[InvivoValue]) -> tuple[InvivoValue, ...]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from napari_mosaik.core.artifact import Progress
 from napari_mosaik.core.errors import InputError
-from napari_mosaik.core.invivo import InvivoValue, region_name, same_scan
+from napari_mosaik.core.invivo import InvivoValue, patients_named, region_name, same_scan
 from napari_mosaik.core.manifest import file_digest
 from napari_mosaik.core.pet_records import BASE_UNITS, InjectionRecord, PetHeader
 from napari_mosaik.core.progress import run_to_end
@@ -295,7 +295,7 @@ class _Import:
             volume_ml=None if column else volume,
             unit=self.target,
             decay_reference="injection",
-            source=self.source,
+            source=" ".join([self.source, *patients_named(cells.get("source") or "")]),
             method=cells.get("method", ""),
         )
 

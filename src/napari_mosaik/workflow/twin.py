@@ -403,14 +403,13 @@ class CaseTwin:
     def _surface(self) -> tuple[float, str]:
         if self.params.surface_density_per_um:
             return self.params.surface_density_per_um, "given as a setting"
-        try:
-            table = self.case.store.read(PARAMETERS)
-            tiles = np.asarray(table["vessel_perimeter_density_per_um"], float)
+        store, column = self.case.store, "vessel_perimeter_density_per_um"
+        table = None if store.origin(PARAMETERS) is None else store.read(PARAMETERS)
+        if table is not None and column in table:
+            tiles = np.asarray(table[column], float)
             if float(np.nansum(tiles)) > 0:
                 n = int(np.isfinite(tiles).sum())
                 return float(np.nanmean(tiles)), f"this patient's vessels on CD34, {n} tiles"
-        except (MosaikError, KeyError):
-            pass
         return 0.005, "assumed: the vessels of this patient were not measured on CD34"
 
     @cached_property

@@ -344,8 +344,14 @@ class Facts:
         found = np.empty((count, len(grid)), np.float32)
         for row, (down, right) in enumerate(rng.standard_normal((count, 2)) * error["sd_um"]):
             shift = Transform.similarity(frame, frame, shift_um=(float(down), float(right)))
-            found[row] = np.nan_to_num(tile_uptake(raster, grid, place.then(shift)) - suv)
-        return found, (
+            found[row] = tile_uptake(raster, grid, place.then(shift)) - suv
+        beyond = int((np.isnan(found).any(axis=0) & np.isfinite(suv)).sum())
+        if beyond:
+            self.warnings.append(
+                f"{beyond} tiles leave the PET in some of its shifts; there their uptake counts as "
+                "measured, so their intervals are too narrow"
+            )
+        return np.nan_to_num(found), (
             f"{count} shifts of the PET within the error of its registration, SD "
             f"{error['sd_um']:.0f} µm from {error['from']}"
         )
