@@ -23,9 +23,10 @@ from napari_mosaik.io.case import CaseFile
 from napari_mosaik.twin import Prior, chain_posterior, patients_needed, predict, wilson_interval
 from napari_mosaik.twin.chain import Chain
 from napari_mosaik.view.report.content import gather_report
+from napari_mosaik.view.twin import decision_lines, read_twin
 from napari_mosaik.workflow.dose import read_curve
 from napari_mosaik.workflow.invivo import add_invivo
-from napari_mosaik.workflow.plans import Course, Plan, read_plans, write_plan
+from napari_mosaik.workflow.plans import Course, Plan, read_plans, remove_plan, write_plan
 from napari_mosaik.workflow.twin import CaseTwin
 from napari_mosaik.workflow.virtual_cohort import SIMULATED, PatientDoses
 
@@ -298,6 +299,9 @@ def test_identify_and_the_scan_that_is_worth_most(case, capsys):
 
 
 def test_decisions_are_only_added(case, capsys):
+    for name, n in (("one course", 1), ("two courses", 2)):
+        courses = tuple(Course(activity=3700, unit="MBq", day=84.0 * place) for place in range(n))
+        write_plan(case.root, Plan(name=name, courses=courses))
     code, first = call(capsys, case.root, "decide", "--plan", "one course", "--by", "reader 1")
     assert code == 0
     assert first["predicted"]["time_h"] == 72.0
@@ -315,6 +319,43 @@ def test_decisions_are_only_added(case, capsys):
     place.write_text(place.read_text("utf-8").replace("two courses", "no courses"), "utf-8")
     with pytest.raises(CorruptArtifact, match="line 3, is damaged"):
         CaseTwin(case).decisions()
+
+
+def test_a_decision_is_of_a_plan_of_the_case_and_keeps_its_content(case, capsys):
+    def decide(name):
+        return call(capsys, case.root, "decide", "--plan", name, "--by", "Dr A")
+
+    code, words = decide("One")
+    assert code == 2
+    assert "there is no plan 'One'; the case has no plan" in words
+    curve = case.root.parent / "curve.csv"
+    curve.write_text("time_h,activity_mbq_ml\n24,1\n96,2\n", "utf-8")
+    first = Plan(name="One", courses=(Course(activity=3700, unit="MBq"),), shape=str(curve))
+    write_plan(case.root, first)
+    write_plan(case.root, Plan(name="Beam", fractions=({"number": 5, "dose_gy": 2},)))
+    code, words = decide("Tow")
+    assert code == 2
+    assert "there is no plan 'Tow'; the plans of the case are: Beam, One" in words
+    assert not (case.root / "twin").exists()  # nothing was predicted for it
+    assert decide("One")[0] == 0
+    CaseTwin(case).take_in_next()
+
+    def now():
+        return [line["plan_now"] for line in CaseTwin(case).status()["decisions"] if "plan" in line]
+
+    kept = (case.root / "twin" / "decisions.jsonl").read_bytes()
+    assert now() == ["as decided"]
+    curve.write_text("time_h,activity_mbq_ml\n24,1\n96,3\n", "utf-8")
+    write_plan(case.root, first, replace=True)  # the same text, another curve
+    assert now() == ["changed since"]
+    (line,) = decision_lines(read_twin(case))
+    assert "⚠ The plan 'One' is changed since: it is not what was decided on" in line
+    curve.write_text("time_h,activity_mbq_ml\n24,1\n96,2\n", "utf-8")
+    write_plan(case.root, first, replace=True)
+    assert now() == ["as decided"]
+    remove_plan(case.root, "One")
+    assert now() == ["no longer there"]
+    assert (case.root / "twin" / "decisions.jsonl").read_bytes() == kept
 
 
 def plans(case):

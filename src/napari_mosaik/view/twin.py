@@ -16,7 +16,7 @@ from napari_mosaik.twin.identify import PRIOR_ONLY
 from napari_mosaik.view.figure import axis_label, new_figure, tidy
 from napari_mosaik.view.formatting import count, number
 from napari_mosaik.workflow.plans import plan_files, read_plans
-from napari_mosaik.workflow.twin import IN_DOUBT_Z, CaseTwin
+from napari_mosaik.workflow.twin import IN_DOUBT_Z, PLAN_SAME, CaseTwin
 from napari_mosaik.workflow.virtual_cohort import SIMULATED
 
 if TYPE_CHECKING:
@@ -247,6 +247,10 @@ def decision_lines(picture: TwinPicture) -> list[str]:
         text = f"{place} · {one['time'][:16].replace('T', ' ')} UTC · {one['plan']}, "
         text += f"by {one['by']}, after {count(one['n_updates'], 'scan')}"
         text += f". {one['note']}" if one["note"] else ""
+        if one.get("plan_now", PLAN_SAME) != PLAN_SAME:
+            text += (
+                f"\n⚠ The plan '{one['plan']}' is {one['plan_now']}: it is not what was decided on"
+            )
         expected = one["predicted"]
         if expected:
             band = _band_words(expected["median"], expected["low"], expected["high"])

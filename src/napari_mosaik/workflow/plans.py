@@ -19,7 +19,8 @@ import tomli_w
 from pydantic import ValidationError, field_validator, model_validator
 
 from napari_mosaik.core.errors import InputError
-from napari_mosaik.core.params import Params, setting
+from napari_mosaik.core.manifest import file_digest
+from napari_mosaik.core.params import Params, digest, setting
 from napari_mosaik.core.text import natural_key, nearest, read_toml, same_words, typed_number
 from napari_mosaik.dosimetry import NUCLIDES, DoseKernel, nuclide
 from napari_mosaik.dosimetry.electrons import BUILT_IN_KERNELS
@@ -43,6 +44,7 @@ __all__ = [
     "has_alpha_particles",
     "parse_fractions",
     "parse_plan",
+    "plan_digest",
     "plan_files",
     "plan_warnings",
     "read_plan",
@@ -594,9 +596,27 @@ def read_plan(root: Path, name: str) -> Plan:
     """One plan of a case; raises `InputError` with the names that there are for another one."""
     paths = {path.stem: path for path in _paths(root)}
     if name not in paths:
-        there = nearest(name, paths) if paths else "the case has no plan"
+        there = "the case has no plan: give it one on the page 'Dose what-if', or with: dose CASE"
+        if paths:
+            there = f"the plans of the case are: {', '.join(paths)}"
         raise InputError(f"there is no plan {name!r}; {there}")
     return _read(paths[name])
+
+
+def plan_digest(root: Path, plan: Plan) -> str:
+    """Digest of what a plan says, whatever its name, and of the files that it names.
+
+    Raises
+    ------
+    InputError
+        If one of the files is missing.
+    """
+    files = {key: plan_folder(root) / file for key, file in plan.files.items()}
+    for path in files.values():
+        if not path.is_file():
+            raise InputError(f"{path} is missing: the plan names it; give the plan again")
+    content = {key: file_digest(path) for key, path in files.items()}
+    return digest([plan.model_copy(update=dict.fromkeys(files, "")).text(), content])
 
 
 def write_plan(root: Path, plan: Plan, *, replace: bool = False) -> Plan:

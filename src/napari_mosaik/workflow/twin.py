@@ -54,6 +54,9 @@ from napari_mosaik.uptake.volume_of_interest import SIGMAS_PER_FWHM
 
 __all__ = [
     "IN_DOUBT_Z",
+    "PLAN_CHANGED",
+    "PLAN_GONE",
+    "PLAN_SAME",
     "RANK_LIMIT",
     "SEQUENTIAL_LIMIT",
     "TWIN_LIMITS",
@@ -70,6 +73,10 @@ TWIN_LIMITS: Final = (
 )
 IN_DOUBT_Z: Final = 3.0
 """A scan further from its prediction, in SD, is a warning."""
+PLAN_SAME: Final = "as decided"
+PLAN_CHANGED: Final = "changed since"
+PLAN_GONE: Final = "no longer there"
+"""What became of the plan of a decision."""
 _FOLDER: Final = "twin"
 _DECISIONS: Final = "decisions.jsonl"
 _FROM_TWIN: Final = "time course of the updating twin after"
@@ -635,7 +642,7 @@ class CaseTwin:
             "surface_source": self.start["surface_source"],
             "notes": [*self.notes, *self.posterior.notes],
             "warnings": [text for one in self.updates for text in one["warnings"]],
-            "decisions": self.decisions(),
+            "decisions": self._decisions_now(),
             "limits": TWIN_LIMITS,
         }
 
@@ -761,18 +768,24 @@ class CaseTwin:
     def decide(self, plan: str, by: str, note: str = "") -> dict[str, Any]:
         """Add a decision to the record: plan, by whom, what is known and predicted now.
 
+        ``plan_digest`` tells whether the plan is still what was decided on.
+
         Raises
         ------
         InputError
-            If plan or name is empty.
+            If plan or name is empty, or the case has no such plan.
         """
+        from napari_mosaik.workflow.plans import plan_digest, read_plan
+
         if not plan.strip() or not by.strip():
             raise InputError("a decision needs the name of the plan and who decided")
+        chosen = read_plan(self.case.root, plan.strip())
         scan = self.next_scan
         line = json_ready(
             {
                 "time": _now(),
                 "plan": plan.strip(),
+                "plan_digest": plan_digest(self.case.root, chosen),
                 "by": by.strip(),
                 "note": note,
                 "n_updates": len(self.updates),
@@ -805,6 +818,22 @@ class CaseTwin:
             if line is None or digest(line) != seal:
                 raise CorruptArtifact(f"{place}, line {number}, is damaged: it was changed")
             found.append(line)
+        return found
+
+    def _decisions_now(self) -> list[dict[str, Any]]:
+        """The lines of the record; decisions with what became of their plan (``plan_now``)."""
+        from napari_mosaik.workflow.plans import plan_digest, read_plans
+
+        found = self.decisions()
+        if not any("plan_digest" in line for line in found):
+            return found
+        root = self.case.root
+        now = {name: plan_digest(root, plan) for name, plan in read_plans(root).items()}
+        for line in found:
+            if "plan_digest" in line:
+                same = now.get(line["plan"]) == line["plan_digest"]
+                changed = PLAN_CHANGED if line["plan"] in now else PLAN_GONE
+                line["plan_now"] = PLAN_SAME if same else changed
         return found
 
     def _add_decision(self, line: Mapping[str, Any]) -> None:

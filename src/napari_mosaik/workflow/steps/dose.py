@@ -97,9 +97,8 @@ def _check(case: Case, params: DoseStepParams) -> None:
 
 
 def _body(inputs: StepContext, params: DoseStepParams) -> Generator[Progress, None, Results]:
-    from napari_mosaik.core.params import digest
     from napari_mosaik.workflow.plan_dose import iter_plan_dose
-    from napari_mosaik.workflow.plans import plan_warnings, read_plans
+    from napari_mosaik.workflow.plans import plan_digest, plan_warnings, read_plans
 
     root = inputs.plans_root()
     plans = read_plans(root)
@@ -112,8 +111,7 @@ def _body(inputs: StepContext, params: DoseStepParams) -> Generator[Progress, No
     grid = inputs.read(TILES)
     for place, (name, plan) in enumerate(plans.items()):
         files = {key: root / "plans" / file for key, file in plan.files.items()}
-        content = {k: _content(path) for k, path in files.items()}
-        own = digest([plan.model_copy(update=dict.fromkeys(files, "")).text(), content])
+        own = plan_digest(root, plan)
         start, stop = place / len(plans), (place + 1) / len(plans)
         yield Progress(start, 1, f"plan {name}")
         records_before = (known or {}).get("plans", {})
@@ -156,14 +154,6 @@ def _body(inputs: StepContext, params: DoseStepParams) -> Generator[Progress, No
 
 def _progress(name: str, start: float, width: float, share: float) -> Progress:
     return Progress(start + share * width, 1, f"plan {name}")
-
-
-def _content(path: Path) -> str:
-    from napari_mosaik.core.manifest import file_digest
-
-    if not path.is_file():
-        raise InputError(f"{path} is missing: the plan names it; give the plan again")
-    return file_digest(path)
 
 
 class Facts:
