@@ -1,17 +1,18 @@
 """A whole case of real size, step by step: time, memory, scratch, and the limits beside it.
 
-python benchmarks/real_size.py [--keep DIR] [--steps STEP ...] [--quick] [--share S] [--json]
+python benchmarks/real_size.py [--keep DIR] [--steps STEP ...] [--quick] [--share S]
+       [--picture FILE] [--json]
 
-The case is the sample's B11 at size `full`: H&E, CD34 and CAIX of 72,000 x 96,000 pixels at 0.25 µm
-with pyramids, and a PET that fits.  Each rendered tile is repeated in a group of 8 x 8, so drawing
-takes minutes, not hours.  --quick takes a tenth of the area, --share any part of it.  With --keep
+The case is that of `sample --size full`, B11: H&E, CD34 and CAIX of 72,000 x 96,000 pixels at
+0.25 µm with pyramids, a PET that fits, and annotations; each rendered tile is shown in a group of
+8 x 8, so drawing takes minutes, not hours.  --quick takes a tenth of the area, --share any part of
+it.  Classifier and predictor are trained on two cases of size tiny.  With --keep
 the case stays in a folder and a later call goes on: a step that was measured is not run again.
 
 Every step runs as `napari-mosaik run CASE --step STEP` in a process of its own.  Limits, measured
-in the same run: decoding every tile of a slide once, with a thread per core;
-the bare forward pass of the nuclei network (inference mode, channels last, no input or output
-handling) on as many pixels as the tissue has.  Steps that need a trained model or annotations are
-blocked in this case and listed so.
+in the same run: the start of a command; decoding every tile of a slide once, with a thread per
+core; the bare forward pass of the nuclei network (inference mode, channels last, no input or output
+handling) on as many pixels as the tissue has.  Steps that are blocked are listed so.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +38,17 @@ from napari_mosaik.core.catalogue import NUCLEI, STAINS, TISSUE
 from napari_mosaik.core.progress import run_to_end
 from napari_mosaik.core.table import Table
 from napari_mosaik.io import Case
-from napari_mosaik.phantom import cohort, render, sample
+from napari_mosaik.phantom import cohort, sample
+from napari_mosaik.workflow.models import model_in_use
 from napari_mosaik.workflow.steps import STEPS
 
-GROUP = 8
-"""Tiles a side that show the same."""
+PROGRAM = [sys.executable, "-m", "napari_mosaik"]
+SMALL = ("A2", "B8")
+"""Cases of size tiny that train the models."""
+DECODES = {"vessels": "cd34", "caix": "caix"}
+"""Steps that read every tile of a slide's finest level."""
+SHOWN = 9
+"""Steps with a colour of their own in the picture."""
 POLL_S = 0.1
 PIECE_PX = 1200
 """Edge of a picture of the bare forward pass."""
@@ -49,28 +56,37 @@ PIECE_PX = 1200
 
 def make_case(folder: Path, share: float) -> float:
     """Write the case with so much of the full area; the seconds of the processor it took."""
-    began, lock, drawn = time.process_time(), threading.Lock(), {}
-    plain, size = render._block, cohort.SIZES["full"]
-
-    def grouped(draw: Any, row: int, col: int) -> Any:
-        key = (row // GROUP, col // GROUP)
-        with lock:
-            one = drawn.setdefault((draw, *key), threading.Lock())
-        with one:
-            if (draw, key) not in drawn:
-                centre = [GROUP * side + GROUP // 2 for side in key]
-                drawn[draw, key] = plain(draw, *centre)
-        return drawn[draw, key]
-
-    extent = tuple(side * math.sqrt(share) for side in size.extent_um)
-    smaller = cohort.CohortSize("full", extent, size.spacing_um, size.cases)
-    sizes = cohort.SIZES
-    render._block, cohort.SIZES = grouped, {**sizes, "full": smaller}
+    began, sizes = time.process_time(), cohort.SIZES
+    extent = tuple(side * math.sqrt(share) for side in sizes["full"].extent_um)
+    cohort.SIZES = {**sizes, "full": replace(sizes["full"], extent_um=extent)}
     try:
-        run_to_end(sample(folder, "full", 0, size.cases))
+        run_to_end(sample(folder, "full", 0, sizes["full"].cases))
     finally:
-        render._block, cohort.SIZES = plain, sizes
+        cohort.SIZES = sizes
     return time.process_time() - began
+
+
+def small_cohort(folder: Path) -> list[str]:
+    """Cases of a small annotated cohort, made on the first call."""
+    run_to_end(sample(folder, "tiny", 0, SMALL))
+    return [str(folder / name) for name in SMALL]
+
+
+def add_classifier(case: Path, small: list[str]) -> None:
+    """Train the tissue classifier on the small cohort and add it to the case."""
+    command("run", *small, "--until", "stain")
+    command("retrain", *small, "--into", str(case), *(f"--into={one}" for one in small))
+
+
+def add_predictor(case: Path, small: list[str]) -> None:
+    """Train the uptake network on the small cohort and add it to the case."""
+    command("run", *small)
+    command("train", *small, str(case), "--test", case.name)
+
+
+def command(*words: str) -> None:
+    """Run a command of the program; its error ends the benchmark."""
+    subprocess.run([*PROGRAM, *words], check=True, stdout=subprocess.DEVNULL)
 
 
 def folder_bytes(folder: Path) -> int:
@@ -108,11 +124,11 @@ def field(path: Path, name: str) -> int:
 def run_step(case: Path, step: str) -> dict[str, Any]:
     """Run one step in a process of its own and watch it."""
     scratch, before = case / "scratch", folder_bytes(case / "artifacts")
-    command = [sys.executable, "-m", "napari_mosaik", "run", str(case), "--step", step]
+    run = [*PROGRAM, "run", str(case), "--step", step]
     began, last = time.monotonic(), 0.0
     peak, read, most = 0, 0, 0
     with tempfile.TemporaryFile("w+") as words:
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=words)
+        process = subprocess.Popen(run, stdout=subprocess.DEVNULL, stderr=words)
         while True:
             folders = list(family(process.pid))
             now = sum(field(one / "status", "VmRSS:") for one in folders)
@@ -153,8 +169,13 @@ def limits(case: Path) -> dict[str, float]:
     """Seconds to decode each slide once, and of the bare forward pass on the tissue's pixels."""
     opened, found = Case(case), {}
     for stain in STAINS:
-        slide = case / "slides" / f"{stain}.tif"
-        found[f"decode_{stain}_s"] = decode_all_s(slide, os.cpu_count() or 1)
+        began = time.process_time()
+        found[f"decode_{stain}_s"] = decode_all_s(
+            case / "slides" / f"{stain}.tif", os.cpu_count() or 1
+        )
+        found[f"decode_{stain}_processor_s"] = time.process_time() - began
+    # A command on a step that is done: what each step takes before it computes.
+    found["start_processor_s"] = run_step(case, TISSUE["he"].name)["processor_s"]
     if opened.store.origin(TISSUE["he"]) is not None:
         mask = opened.store.read(TISSUE["he"])
         area_um2 = np.count_nonzero(mask.values) * mask.lattice.sample_area_um2
@@ -187,22 +208,57 @@ def bare_forward(area_um2: float) -> dict[str, float]:
     }
 
 
+def limit_s(step: str, limit: dict[str, float]) -> float:
+    """Processor seconds below which no step can come: start, decoding, the network's pass."""
+    if step == NUCLEI.name:
+        return limit["start_processor_s"] + limit.get("forward_processor_s", 0.0)
+    decoded = limit[f"decode_{DECODES[step]}_processor_s"] if step in DECODES else 0.0
+    return limit["start_processor_s"] + decoded
+
+
 def table(result: dict[str, Any]) -> Iterator[str]:
-    """Lines for people."""
+    """Lines for people, in Markdown."""
     made = result["made_processor_s"]
     yield f"slides {result['slides_mb']:.0f} MB, made in {made:.0f} s of the processor"
     names = ("wall_s", "processor_s", "peak_mib", "read_mb", "scratch_mb", "artifacts_mb")
-    yield f"{'step':20}" + "".join(f"{name:>14}" for name in (*names, "objects"))
+    yield f"| {' | '.join(('step', *names, 'objects', 'limit, processor_s'))} |"
     for step, row in result["steps"].items():
         if "blocked" in row:
-            yield f"{step:20}  {row['blocked']}"
+            yield f"| {step} | {row['blocked']} |"
             continue
-        numbers = "".join(f"{row[name]:14.1f}" for name in names)
-        yield f"{step:20}{numbers}{row['objects'] if row['objects'] is not None else '':>14}"
+        numbers = " | ".join(f"{row[name]:.1f}" for name in names)
+        objects = "" if row["objects"] is None else f"{row['objects']:,}"
+        yield f"| {step} | {numbers} | {objects} | {limit_s(step, result['limits']):.1f} |"
     for name, value in result["limits"].items():
         yield f"{name}: {value:.1f}"
     for name, value in result["ratios"].items():
         yield f"{name}: {value:.2f}"
+
+
+def draw(result: dict[str, Any], file: Path) -> None:
+    """Stacked bars of the time by step: on the clock, of the processor, and its limit."""
+    from napari_mosaik.view.figure import new_figure
+
+    done = {name: row for name, row in result["steps"].items() if "blocked" not in row}
+    times = {
+        name: (limit_s(name, result["limits"]), row["processor_s"], row["wall_s"])
+        for name, row in done.items()
+    }
+    order = sorted(times, key=lambda name: -times[name][1])
+    shown = {name: times[name] for name in order[:SHOWN]}
+    if rest := order[SHOWN:]:
+        columns = zip(*(times[name] for name in rest), strict=True)
+        shown[f"{len(rest)} other steps"] = tuple(sum(column) for column in columns)
+    figure = new_figure(9.0, 3.2)
+    axes = figure.subplots()
+    left = np.zeros(3)
+    for number, (name, values) in enumerate(shown.items()):
+        axes.barh(range(3), values, left=left, color=f"C{number}", label=name)
+        left += values
+    axes.set_yticks(range(3), ["limit, processor", "processor", "clock"])
+    axes.set_xlabel(f"s, {result['share']:g} of a case of real size, {result['cores']} cores")
+    axes.legend(fontsize=7, ncols=5, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    figure.savefig(file, dpi=110)
 
 
 def ratios(result: dict[str, Any]) -> dict[str, float]:
@@ -227,6 +283,7 @@ def main() -> int:
     parser.add_argument("--steps", nargs="+", choices=[step.name for step in STEPS], metavar="STEP")
     parser.add_argument("--quick", action="store_true", help="a tenth of the area")
     parser.add_argument("--share", type=float, default=1.0, help="part of the area")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="stacked bars of the time")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     share = 0.1 if given.quick else given.share
@@ -245,15 +302,21 @@ def main() -> int:
             "steps": known.get("steps", {}),
             "limits": {},
         }
+        small = small_cohort(place / "small")
         for step in STEPS:
             if given.steps and step.name not in given.steps:
                 continue
+            add_model = {"classes": add_classifier, "predict": add_predictor}.get(step.name)
+            if add_model and not model_in_use(Case(case), step.name):
+                add_model(case, small)
             if step.name not in result["steps"] or "blocked" in result["steps"][step.name]:
                 result["steps"][step.name] = run_step(case, step.name)
                 file.write_text(json.dumps(result))
         result["limits"] = limits(case)
         result["ratios"] = ratios(result)
         file.write_text(json.dumps(result))
+        if given.picture:
+            draw(result, given.picture)
     print(json.dumps(result, indent=1) if given.json else "\n".join(table(result)))
     return 0
 

@@ -32,6 +32,15 @@ def test_points_belong_to_the_tiles_that_hold_them():
     assert np.all(np.diff(point) >= 0)
 
 
+def test_points_are_sorted_into_tiles_part_by_part_with_the_same_result(monkeypatch):
+    tiles, points = grid(), np.random.default_rng(2).uniform(-200, 2500, (500, 2))
+    whole = tiles.memberships(points)
+    monkeypatch.setattr("napari_mosaik.core.tiles._POINTS", 7)
+    for part, one in zip(tiles.memberships(points), whole, strict=True):
+        np.testing.assert_array_equal(part, one)
+    assert [len(one) for one in tiles.memberships(points[:0])] == [0, 0]
+
+
 def test_windows_hold_the_neighbours():
     tiles = grid()
     windows = tiles.windows(3)

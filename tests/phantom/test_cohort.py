@@ -16,11 +16,14 @@ import tifffile
 from napari_mosaik import phantom
 from napari_mosaik.core import InputError, Progress
 from napari_mosaik.core.colour import WHITE_INTENSITY
+from napari_mosaik.core.frame import Lattice, Transform
+from napari_mosaik.core.raster import Raster
 from napari_mosaik.phantom.cohort import draw_specimen
 from napari_mosaik.phantom.physics import patient_activity
 from napari_mosaik.phantom.presets import PLANS, random_generator
-from napari_mosaik.phantom.render import render
+from napari_mosaik.phantom.render import TILE, render, write_pyramid
 from napari_mosaik.phantom.section import mount_section
+from napari_mosaik.phantom.truth import grouped_classes
 
 WRITTEN = Path(__file__).parents[2] / "sample_data" / "tiny"
 
@@ -69,6 +72,35 @@ def test_slides_open_with_every_level_and_their_pixel_size(case, stain):
     assert np.abs(halved - coarse).mean() < 4.5
     assert np.abs((halved - coarse).mean(axis=(0, 1))).max() < 0.6
     assert np.corrcoef(halved.ravel(), coarse.ravel())[0, 1] > 0.97
+
+
+def test_a_group_of_tiles_shows_the_one_in_its_middle(tmp_path):
+    drawn = []
+
+    def draw(origin, shape):
+        drawn.append(tuple(side // TILE for side in origin))
+        return np.full((*shape, 3), 40 * sum(drawn[-1]), np.uint8)
+
+    list(write_pyramid(tmp_path / "slide.tif", draw, (3 * TILE, 3 * TILE), 1.0, "", group=2))
+    assert sorted(drawn) == [(1, 1), (1, 3), (3, 1), (3, 3)]
+    picture = tifffile.imread(tmp_path / "slide.tif", level=0)[:: TILE // 2, :: TILE // 2, 0]
+    expected = [[80, 80, 160], [80, 80, 160], [160, 160, 240]]
+    np.testing.assert_allclose(picture[1::2, 1::2], expected, atol=2)
+
+
+def test_classes_of_a_grouped_slide_are_those_of_the_tiles_that_are_shown():
+    edge, group = TILE * 0.25, 2
+    lattice = Lattice("cd34", (64, 96), (8.0, 8.0))
+    classes = np.ones(lattice.shape, np.uint8)
+    classes[16:32, 16:32] = 2  # the tile that the first group shows
+    classes[16:32, 48:56] = 3  # half of the one that the next shows
+    shown = grouped_classes(
+        Raster(classes, lattice), Transform.identity("cd34", "he"), edge / TILE, group
+    )
+    assert shown.lattice.frame == "he"
+    np.testing.assert_array_equal(shown.values[:32, :32], 2)
+    np.testing.assert_array_equal(shown.values[:32, 32:64], 0)
+    np.testing.assert_array_equal(shown.values[32:, :64], 1)
 
 
 def test_the_render_does_not_depend_on_the_blocks(section):

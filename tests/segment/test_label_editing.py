@@ -189,6 +189,15 @@ def test_a_drawn_object_is_undone_and_an_empty_segmentation_takes_one():
     assert list(table[editing.MANUAL_EDIT]) == ["added"]
 
 
+def test_measurements_that_nobody_corrected_are_not_copied(labels):
+    editor = editor_of(labels)
+    table = editor.compact()
+    found = measure_objects(labels, editor.lattice)
+    same = editing.corrected_table(found, table, {})
+    assert all(same[name] is found[name] for name in found)
+    assert set(same[editing.MANUAL_EDIT]) == {""}
+
+
 def test_what_cannot_be_done_changes_nothing_and_is_said(labels):
     editor = editor_of(labels)
     before = editor[:, :]

@@ -2,12 +2,15 @@
 
 import json
 import tomllib
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 import napari_mosaik
 from napari_mosaik.core import Blocked, CaseLocked, InputError, MosaikError
 from napari_mosaik.core.artifact import Origin
+from napari_mosaik.core.table import Table
 from napari_mosaik.io import Case
 from napari_mosaik.workflow.case_status import _stale, case_status, step_status
 from napari_mosaik.workflow.recipe import (
@@ -17,7 +20,7 @@ from napari_mosaik.workflow.recipe import (
     recipe_from,
     write_recipe,
 )
-from napari_mosaik.workflow.run import plan, run, run_until
+from napari_mosaik.workflow.run import CaseContext, plan, run, run_until
 
 from .conftest import FIRST, LAST, Settings, install
 
@@ -173,6 +176,25 @@ def test_reading_what_was_not_declared_is_a_fault(chain, case, monkeypatch):
     install(monkeypatch, (replace(first, body=curious), extra, last))
     with pytest.raises(KeyError, match="without declaring"):
         run_all(case)
+
+
+def test_of_large_tables_a_step_keeps_the_latest_only(chain, case, monkeypatch):
+    tables = {name: Table({"x": np.arange(3)}) for name in "ab"}
+    artifacts = {name: SimpleNamespace(name=name) for name in tables}
+    read = []
+
+    def stored(self, artifact):
+        read.append(artifact.name)
+        return tables[artifact.name]
+
+    monkeypatch.setattr("napari_mosaik.io.store.CaseStore.read", stored)
+    for largest, expected in ((3, "ab"), (2, "aba")):
+        monkeypatch.setattr("napari_mosaik.workflow.run._LARGE_TABLE", largest)
+        context = CaseContext(case, chain.steps()[0], case.root / "scratch")
+        read.clear()
+        for name in "aaba":
+            assert context._once(case.store, artifacts[name]) is tables[name]
+        assert "".join(read) == expected
 
 
 def test_two_writers_do_not_meet(chain, case, tmp_path):

@@ -73,7 +73,11 @@ def one_case(path: Path) -> Any:
 def sample(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of the cohort.")],
     size: Annotated[
-        Literal["tiny", "quick", "full", "rasters"], typer.Option(help="Size of the cohort.")
+        Literal["tiny", "quick", "full", "rasters"],
+        typer.Option(
+            help="Size of the cohort. full: one case of real size, three slides of 72,000 x 96,000 "
+            "pixels from repeated tiles; 2.4 GB, about two minutes on two cores."
+        ),
     ] = "quick",
     seed: Seed = 0,
     case: Annotated[list[str] | None, typer.Option(help="Only this case. Repeatable.")] = None,

@@ -14,6 +14,8 @@ from napari_mosaik.core.raster import Raster
 __all__ = ["IntArray", "TileGrid"]
 
 IntArray = NDArray[np.int64]
+_POINTS = 1 << 18
+"""So many points are sorted into tiles at once."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -140,7 +142,16 @@ class TileGrid:
         Pairs are ordered by point, then tile.
         """
         points = np.asarray(points_um, float).reshape(-1, 2)
-        index = self.index_map()
+        # By parts: what is computed on the way takes many times the room of the points.
+        index, tiles, members = self.index_map(), [], []
+        for start in range(0, max(1, len(points)), _POINTS):
+            tile_of, point_of = self._memberships(points[start : start + _POINTS], index)
+            tiles.append(tile_of)
+            members.append(point_of + start)
+        return np.concatenate(tiles), np.concatenate(members)
+
+    def _memberships(self, points: FloatArray, index: IntArray) -> tuple[IntArray, IntArray]:
+        """`memberships` of a part of the points; *index* is the `index_map`."""
         shape = np.asarray(self.lattice.shape)
         corner0 = np.asarray(self.lattice.to_um([0, 0])) - self.size_um / 2
         relative = points - corner0

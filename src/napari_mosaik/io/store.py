@@ -432,8 +432,8 @@ def _points_wkb(table: Table) -> Any:
     wkb = np.zeros(len(points), [("order", "u1"), ("type", "<u4"), ("x", "<f8"), ("y", "<f8")])
     wkb["order"] = wkb["type"] = 1
     wkb["x"], wkb["y"] = points[:, 1], points[:, 0]
-    ends = np.arange(len(points) + 1, dtype=np.int32) * wkb.itemsize
-    buffers = [None, pa.py_buffer(ends.tobytes()), pa.py_buffer(wkb.tobytes())]
+    ends = np.arange(len(points) + 1, dtype=np.int32) * np.int32(wkb.itemsize)
+    buffers = [None, pa.py_buffer(ends), pa.py_buffer(wkb.view(np.uint8))]
     return pa.Array.from_buffers(pa.binary(), len(points), buffers)
 
 
@@ -448,8 +448,8 @@ def _read_parquet(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     with pq.ParquetFile(path, page_checksum_verification=True) as file:
         meta = json.loads((file.schema_arrow.metadata or {})[b"mosaik"])
         names = [name for name in file.schema_arrow.names if name != "geometry"]
-        stored = file.read(names)
-    return {name: stored[name].to_numpy() for name in names}, meta
+        # One after the other: of millions of rows only one column exists twice.
+        return {name: file.read([name])[name].to_numpy() for name in names}, meta
 
 
 def _read_table(folder: Path) -> Table:

@@ -50,6 +50,7 @@ from napari_mosaik.phantom.render import render, write_pyramid
 from napari_mosaik.phantom.section import mount_section
 from napari_mosaik.phantom.truth import (
     class_map,
+    grouped_classes,
     nucleus_table,
     simulate_annotations,
     tile_table,
@@ -108,15 +109,23 @@ def build_cohort(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder}: the folder cannot be created: {error.strerror}") from error
-    stamp = {"generator": GENERATOR, "seed": seed, "size": size}
-    if not SIZES[size].rendered:
-        stamp["given"] = 1  # such cases had no case.toml once
+    stamp = _stamp(SIZES[size], seed)
     for number, name in enumerate(names):
         if not _exists(folder / name, stamp):
             for share in _build_case(folder / name, name, size, seed, stamp):
                 yield Progress(number + share, len(names), f"sample case {name}")
         yield Progress(number + 1, len(names), f"sample case {name}")
     return tuple(folder / name for name in names)
+
+
+def _stamp(size: CohortSize, seed: int) -> dict[str, Any]:
+    """What a sample case says about how it was made."""
+    stamp = {"generator": GENERATOR, "seed": seed, "size": size.name}
+    if size.group > 1:
+        stamp["group"] = size.group  # such slides were drawn tile by tile once
+    if not size.rendered:
+        stamp["given"] = 1  # such cases had no case.toml once
+    return stamp
 
 
 def _exists(path: Path, stamp: dict[str, Any]) -> bool:
@@ -173,7 +182,9 @@ def _write_slides(folder: Path, specimen: Specimen) -> Generator[float, None, No
 
         about = f"napari-mosaik synthetic {stain} section of case {plan.name}"
         path = folder / "slides" / f"{stain}.tif"
-        for share in write_pyramid(path, draw, (shape[0], shape[1]), size.spacing_um, about):
+        for share in write_pyramid(
+            path, draw, (shape[0], shape[1]), size.spacing_um, about, size.group
+        ):
             yield (index + share) / len(STAINS)
 
 
@@ -231,8 +242,11 @@ def _write_files(folder: Path, specimen: Specimen) -> None:
         "frame": REFERENCE,
     }
     _write_record(truth / "truth.json", record)
-    if plan.annotated:
+    if plan.annotated or size.group > 1:
         to_slide = plan.transform("he", size.extent_um).inverse()
+        if size.group > 1:
+            classes = grouped_classes(classes, to_slide, size.spacing_um, size.group)
+            to_slide = Transform.identity("he", "he")
         shapes = simulate_annotations(classes, to_slide, random_generator(seed, plan.name, 5))
         write_annotations(folder / "annotations" / "he.geojson", shapes, size.spacing_um)
 

@@ -46,6 +46,8 @@ class CohortSize:
         Cases that are made by default.
     rendered
         Whether slides are rendered; otherwise the case is given its label images.
+    group
+        Edge (count) of the squares of tiles that all show the one drawn in their middle.
     """
 
     name: str
@@ -53,6 +55,7 @@ class CohortSize:
     spacing_um: float
     cases: tuple[str, ...]
     rendered: bool = True
+    group: int = 1
 
 
 CASES: Final = ("A2", "A3", "A4", "A5", "B8", "B11")
@@ -62,7 +65,7 @@ SIZES: Final[Mapping[str, CohortSize]] = MappingProxyType(
     {
         "tiny": CohortSize("tiny", (2000.0, 2400.0), 1.0, ("A2", "B8", "B11")),
         "quick": CohortSize("quick", (6000.0, 8000.0), 1.0, CASES),
-        "full": CohortSize("full", (18000.0, 24000.0), 0.25, ("B11",)),
+        "full": CohortSize("full", (18000.0, 24000.0), 0.25, ("B11",), group=8),
         "rasters": CohortSize("rasters", (16000.0, 20000.0), 4.0, CASES, rendered=False),
     }
 )

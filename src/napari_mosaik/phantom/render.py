@@ -28,7 +28,7 @@ from napari_mosaik.phantom.anatomy import COARSE_UM, FINE_UM
 from napari_mosaik.phantom.paint import Floats
 from napari_mosaik.phantom.section import BUCKET_UM, REACH_UM, Section
 
-__all__ = ["TILE", "render", "write_pyramid"]
+__all__ = ["TILE", "render", "shown_tile", "write_pyramid"]
 
 PATCH: Final = 128
 SEGMENT_REACH_UM: Final = 48.0
@@ -430,6 +430,11 @@ def _block(draw: Drawer, row: int, col: int) -> tuple[bytes, RgbImage]:
     return _encoded(tile), _halved(tile)
 
 
+def shown_tile(index: int, group: int) -> int:
+    """Row or column of the tile that the group with an index shows."""
+    return index * group + group // 2
+
+
 def _spool(folder: Path) -> IO[bytes]:
     """An unnamed file that vanishes with its last user."""
     return tempfile.TemporaryFile(dir=folder)
@@ -468,7 +473,7 @@ def _push(levels: list[_Level], number: int, rows: RgbImage, last: bool) -> None
 
 
 def write_pyramid(
-    path: Path, draw: Drawer, shape: tuple[int, int], spacing_um: float, about: str
+    path: Path, draw: Drawer, shape: tuple[int, int], spacing_um: float, about: str, group: int = 1
 ) -> Generator[float, None, None]:
     """Draw a slide tile by tile and write it; yields the fraction done.
 
@@ -486,15 +491,23 @@ def write_pyramid(
         Pixel size, µm.
     about
         The image description.
+    group
+        Each square of so many tiles a side shows the tile in its middle (`shown_tile`).
     """
+    drawn: dict[tuple[int, int], tuple[bytes, RgbImage]] = {}
     with ExitStack() as stack:
         levels = _levels(shape, stack, path.parent)
         rows, cols = levels[0].grid
         together = max(1, STRIP_PIXELS // (cols * TILE * TILE))
         for first in range(0, rows, together):
             batch = range(first, min(rows, first + together))
-            work = [dask.delayed(_block)(draw, r, c) for r in batch for c in range(cols)]
-            done = list(dask.compute(*work, scheduler="threads"))
+            keys = [(r // group, c // group) for r in batch for c in range(cols)]
+            todo = sorted(set(keys) - drawn.keys())
+            middles = [(shown_tile(row, group), shown_tile(col, group)) for row, col in todo]
+            work = [dask.delayed(_block)(draw, *middle) for middle in middles]
+            drawn |= zip(todo, dask.compute(*work, scheduler="threads"), strict=True)
+            done = [drawn[key] for key in keys]
+            drawn = {key: one for key, one in drawn.items() if key[0] == (batch[-1] + 1) // group}
             for k, r in enumerate(batch):
                 strip = done[k * cols : (k + 1) * cols]
                 levels[0].add([data for data, _ in strip])

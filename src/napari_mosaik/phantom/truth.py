@@ -20,9 +20,11 @@ from napari_mosaik.core.frame import FloatArray, Lattice, Transform
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.phantom.anatomy import Anatomy
 from napari_mosaik.phantom.objects import Nuclei, VesselTubes
+from napari_mosaik.phantom.render import TILE, shown_tile
 
 __all__ = [
     "class_map",
+    "grouped_classes",
     "nucleus_table",
     "simulate_annotations",
     "tile_table",
@@ -38,6 +40,8 @@ COLOURS: Final = {1: (150, 150, 150), 2: (213, 94, 0), 3: (0, 114, 178)}
 SHAPE_COUNTS: Final = {1: 13, 2: 18, 3: 17}
 LARGEST_UM: Final = {1: 260.0, 2: 110.0, 3: 150.0}
 VERTICES: Final = 14
+MOSTLY: Final = 0.8
+"""A tile of so much of one class can be annotated as that class."""
 
 
 @compiled_unchecked
@@ -83,6 +87,37 @@ def class_map(anatomy: Anatomy, vessels: Raster) -> Raster:
     nests &= vessels.values < 0.5
     classes = np.where(tissue, np.where(nests, 2, 3), 1).astype(np.uint8)
     return Raster(classes, vessels.lattice)
+
+
+def grouped_classes(classes: Raster, to_slide: Transform, spacing_um: float, group: int) -> Raster:
+    """The class labels (rows, columns) that a slide of grouped tiles shows, 0 where they are mixed.
+
+    Parameters
+    ----------
+    classes
+        True class labels (rows, columns) of the specimen.
+    to_slide
+        The transform from the specimen to the slide.
+    spacing_um
+        Pixel size of the slide, µm.
+    group
+        Tiles a side that show the one in their middle.
+    """
+    tile, step = TILE * spacing_um, classes.lattice.spacing_um[0]
+    lattice = Lattice(to_slide.target, classes.lattice.shape, classes.lattice.spacing_um)
+    centres = [(np.arange(n) + 0.5) * step for n in lattice.shape]
+    places = [(centre / (tile * group)).astype(int) for centre in centres]
+    within = np.arange(step / 2, tile, step)
+    groups = [range(place[-1] + 1) for place in places]
+    starts = [np.array([shown_tile(one, group) for one in side]) * tile for side in groups]
+    rows, cols = [(start[:, None] + within).ravel() for start in starts]
+    points = np.stack(np.meshgrid(rows, cols, indexing="ij"), axis=-1).reshape(-1, 2)
+    labels = classes.at(to_slide.inverse().apply(points), outside=1)
+    labels = labels.reshape(len(starts[0]), len(within), len(starts[1]), len(within))
+    chosen = np.zeros((len(starts[0]), len(starts[1])), np.uint8)
+    for code in SHAPE_COUNTS:
+        chosen[(labels == code).mean(axis=(1, 3)) >= MOSTLY] = code
+    return Raster(chosen[np.ix_(*places)], lattice)
 
 
 def _rounded(values: FloatArray, digits: int = 2) -> NDArray[np.float32]:

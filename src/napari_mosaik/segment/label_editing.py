@@ -413,10 +413,14 @@ def corrected_table(segmented: Table, edited: Edited, rows: Mapping[int, Table])
     """
     made = edited.rows < 0
     labels = np.flatnonzero(made) + 1
+    as_before = np.array_equal(edited.rows, np.arange(len(segmented)))
     columns = {}
     for name in segmented:
         before = np.asarray(segmented[name])
         empty = np.zeros(made.size, before.dtype)  # nothing was segmented: all objects are drawn
+        if as_before:  # what nobody corrected does not exist twice
+            columns[name] = before
+            continue
         column = before[np.where(made, 0, edited.rows)] if len(before) else empty
         if labels.size:
             column = column.astype(object if before.dtype.kind in "OUST" else before.dtype)

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 __all__ = ["CaseContext", "changed_inputs", "plan", "run", "run_until"]
 
 T = TypeVar("T")
+_LARGE_TABLE = 1 << 24
+"""Values (count) of a table that is read again rather than kept beside another."""
 
 
 @final
@@ -83,9 +85,15 @@ class CaseContext(CaseInputs, DiskWork):
         return self._once(self.case.store, artifact)
 
     def _once(self, store: CaseStore, artifact: Artifact[T]) -> T:
-        """A stored value, read once in a step; pictures, which take room, each time."""
+        """A stored value, read once in a step; pictures, which take room, each time.
+
+        Of tables of millions of rows only the latest stays.
+        """
         key = (store.root, artifact.name)
         if key not in self._read:
+            for other, kept in list(self._read.items()):
+                if isinstance(kept, Table) and len(kept) * len(kept.columns) > _LARGE_TABLE:
+                    del self._read[other]
             value = store.read(artifact)
             if not isinstance(value, Table | TileGrid | LabelImage):
                 return value

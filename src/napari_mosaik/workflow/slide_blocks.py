@@ -215,13 +215,14 @@ def split_table(table: Table) -> dict[str, NDArray[Any]]:
     return {f"{_COLUMN}{name}": np.asarray(table[name]) for name in table}
 
 
-def join_tables(parts: BlockResults, like: Table) -> Table:
-    """The tables of all blocks below one another, with the columns, units and texts of *like*."""
-    tables = [parts.starting(index, _COLUMN) for index in range(len(parts))]
-    columns = {
-        name: np.concatenate(
-            [np.asarray(like[name])[:0], *(table[_COLUMN + name] for table in tables)]
-        )
-        for name in like
-    }
+def join_tables(parts: BlockResults, like: Table, rows: NDArray[np.int64] | None = None) -> Table:
+    """The tables of all blocks below one another, with the columns, units and texts of *like*.
+
+    *rows* are the indices (n,) of those that are kept; all if None.  Columns are joined one after
+    the other: of millions of objects nothing exists twice.
+    """
+    columns = {}
+    for name in like:
+        joined = np.concatenate([np.asarray(like[name])[:0], *parts.column(_COLUMN + name)])
+        columns[name] = joined if rows is None else joined[rows]
     return Table(columns, like.units, like.about, like.frame)

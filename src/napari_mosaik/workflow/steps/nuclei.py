@@ -92,11 +92,12 @@ def _body(inputs: StepContext, params: NucleiParams) -> Generator[Progress, None
     )
     from napari_mosaik.segment.plausible import cell_doubts
 
-    table = join_tables(parts, measured_nuclei(np.zeros((1, 1), np.int32), lattice, vectors, None))
+    empty = measured_nuclei(np.zeros((1, 1), np.int32), lattice, vectors, None)
+    table = join_tables(parts, empty, joined.rows)
     about = "; ".join([about, *model.notes])
     for doubt in cell_doubts(table, mask_mm2(mask)):
         inputs.warn(doubt)
-    table = table.rows(joined.rows).with_columns({}, about={"method": about})
+    table = table.with_columns({}, about={"method": about})
     return {NUCLEI: labels, NUCLEUS_OBJECTS: table}
 
 
