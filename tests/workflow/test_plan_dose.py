@@ -325,6 +325,29 @@ def test_a_kernel_acts_at_lengths_of_living_tissue():
     assert dosed(plan, uptake).columns["dose_gy_50"] == pytest.approx(spread[0], rel=1e-9)
 
 
+def test_a_kernel_spreads_the_map_of_every_error_field():
+    rng = np.random.default_rng(5)
+    errors, suv = rng.normal(0, 15, (3, 6)), np.array([2.0, 0, 20, np.nan, 8, 5])
+    plan = planned(kernel="built-in", spreads={**EXACT, "uptake": True}, draws=20)
+    uptake = tiles(suv=suv, errors=errors)
+    local = dosed(plan.model_copy(update={"kernel": "local"}), tiles(suv=1.0)).columns
+    per_suv, kernel = local["dose_gy_50"][0], DoseKernel.built_in("Lu-177")
+    expected = [
+        np.nanmean(spread_dose(per_suv * np.maximum(suv + one, 0)[None], 300, kernel))
+        for one in errors
+    ]
+    result = dosed(plan, uptake)
+    drawn = result.record["drawn"]["mean_gy"]
+    assert drawn == pytest.approx([expected[draw % 3] for draw in range(20)], rel=1e-5)
+    cold = result.columns["dose_gy_50"][1]
+    assert cold > 0  # a tile that takes nothing up is hit by its neighbours
+    assert np.isnan(result.columns["dose_gy_50"][3])
+    model = PlanModel(plan, uptake)  # asked before its fields are spread, it spreads them
+    own = {name: value[:, None] for name, value in model.factors(drawn_normals(plan)).items()}
+    found = model.response(own, np.arange(20), slice(None))
+    assert np.nanmean(found.dose_gy, axis=1) == pytest.approx(drawn, rel=1e-9)
+
+
 def test_tumour_control_needs_cells_and_an_activity_per_surface_the_surface():
     assert "tcp" not in dosed(planned(), tiles()).record["indices"]
     result = dosed(planned(clonogens_per_ml=1e7, tumour_ml=2), tiles())

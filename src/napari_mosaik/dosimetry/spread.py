@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from napari_mosaik.core import FloatArray, InputError
 from napari_mosaik.dosimetry.checks import above_zero, as_numbers, not_negative
 from napari_mosaik.dosimetry.kernel import DoseKernel
 
-__all__ = ["spread_dose"]
+__all__ = ["DoseSpread", "spread_dose"]
 
 _MOST_POINTS = 1 << 28
 _TABLE = 4096
@@ -65,20 +66,77 @@ def spread_dose(
     dose = not_negative("the local dose", local_dose_gy, "Gy")
     if dose.ndim not in (2, 3) or not dose.size:
         raise InputError(f"the local dose must be a 2-D map or a 3-D volume, not {dose.shape}")
-    spacing = _spacing(spacing_um, dose.ndim)
-    density = above_zero("the density", density_g_ml, "g/mL")
-    known = np.isfinite(dose)
-    if kernel.reach_um == 0:
-        return dose.copy()
-    finest = kernel.radius_holding_um(0.5) / density / 4
-    parts = [max(1, math.ceil(step / finest - 1e-9)) if finest > 0 else _FINER for step in spacing]
-    source = np.where(known, dose, 0.0)
-    pad = [math.ceil(_padding_um(kernel) / density / step) for step in spacing]
-    if max(parts) == 1:
-        spread = _fine(source, spacing, pad, kernel, density)
-    else:
-        spread = _coarse(source, spacing, pad, parts, kernel, density)
-    return np.where(known, np.maximum(spread, 0.0), np.nan)
+    spread = DoseSpread(dose.shape, spacing_um, kernel, density_g_ml=density_g_ml)
+    return spread(dose)
+
+
+class DoseSpread:
+    """`spread_dose` for many maps or volumes of one shape: the transfer is computed once.
+
+    Parameters
+    ----------
+    shape
+        Shape of a map (rows, columns) or volume.
+    spacing_um, kernel, density_g_ml
+        As in `spread_dose`, µm and g/mL.
+
+    Raises
+    ------
+    InputError
+        If the spacings do not belong to the axes, the density is not above 0, or the kernel
+        reaches too far for the spacing.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        spacing_um: ArrayLike,
+        kernel: DoseKernel,
+        *,
+        density_g_ml: float = 1.05,
+    ) -> None:
+        from scipy import fft
+
+        self.shape = tuple(shape)
+        spacing = _spacing(spacing_um, len(self.shape))
+        density = above_zero("the density", density_g_ml, "g/mL")
+        self._transfer: NDArray[Any] | None = None
+        if kernel.reach_um == 0:
+            return
+        finest = kernel.radius_holding_um(0.5) / density / 4
+        parts = [max(1, math.ceil(s / finest - 1e-9)) if finest > 0 else _FINER for s in spacing]
+        pad = [math.ceil(_padding_um(kernel) / density / step) for step in spacing]
+        self._padded = [
+            fft.next_fast_len(n + more, real=axis == len(self.shape) - 1)
+            for axis, (n, more) in enumerate(zip(self.shape, pad, strict=True))
+        ]
+        if max(parts) == 1:
+            _check_size(self._padded, kernel)
+            self._transfer = _transfer_on(self._padded, spacing, kernel, density)
+        else:
+            taps = _taps(spacing, pad, parts, kernel, density)
+            for axis, (n, more) in enumerate(zip(self._padded, pad, strict=True)):
+                taps = np.moveaxis(taps, axis, 0)
+                whole = np.zeros((n, *taps.shape[1:]))
+                np.add.at(whole, (np.arange(2 * more + 1) - more) % n, taps)
+                taps = np.moveaxis(whole, 0, axis)
+            self._transfer = fft.rfftn(taps)
+
+    def __call__(self, local_dose_gy: ArrayLike) -> FloatArray:
+        """Dose, Gy, of local doses (..., *shape), Gy, 0 or more; NaN gives no energy and stays."""
+        from scipy import fft
+
+        dose = np.asarray(local_dose_gy, float)
+        if self._transfer is None:
+            return dose.copy()
+        known = np.isfinite(dose)
+        axes = tuple(range(-len(self.shape), 0))
+        waves = fft.rfftn(np.where(known, dose, 0.0), self._padded, axes, workers=2)
+        waves *= self._transfer
+        spread: FloatArray = fft.irfftn(waves, self._padded, axes, workers=2, overwrite_x=True)
+        inside: list[Any] = [slice(n) for n in self.shape]
+        spread = spread[(..., *inside)]
+        return np.where(known, np.maximum(spread, 0.0), np.nan)
 
 
 def _spacing(spacing_um: ArrayLike, axes: int) -> tuple[float, ...]:
@@ -93,49 +151,29 @@ def _padding_um(kernel: DoseKernel) -> float:
     return max(2 * kernel.radius_holding_um(0.99), kernel.reach_um)
 
 
-def _fine(
-    source: FloatArray,
-    spacing: Sequence[float],
-    pad: Sequence[int],
-    kernel: DoseKernel,
-    density: float,
-) -> FloatArray:
-    """Dose by the exact transfer function on the map's own raster."""
-    from scipy import fft
-
-    shape = [
-        fft.next_fast_len(n + more, real=axis == source.ndim - 1)
-        for axis, (n, more) in enumerate(zip(source.shape, pad, strict=True))
-    ]
-    _check_size(shape, kernel)
-    waves = fft.rfftn(source, shape, workers=2)
-    waves *= _transfer_on(shape, spacing, kernel, density)
-    spread = fft.irfftn(waves, shape, workers=2, overwrite_x=True)
-    return np.asarray(spread[tuple(slice(n) for n in source.shape)], float)
-
-
-def _coarse(
-    source: FloatArray,
+def _taps(
     spacing: Sequence[float],
     pad: Sequence[int],
     parts: Sequence[int],
     kernel: DoseKernel,
     density: float,
 ) -> FloatArray:
-    """Dose by the mean over each element of what one even element gives, on a finer raster."""
-    from scipy.signal import fftconvolve
+    """What one even element gives to each within the padding, as the mean over a finer raster."""
+    from scipy import fft
 
     whole = [2 * more + 1 for more in pad]
-    _check_size([n * part for n, part in zip(whole, parts, strict=True)], kernel)
-    one = np.zeros([n * part for n, part in zip(whole, parts, strict=True)])
+    shape = [n * part for n, part in zip(whole, parts, strict=True)]
+    _check_size(shape, kernel)
+    one = np.zeros(shape)
     one[tuple(slice(m * p, (m + 1) * p) for m, p in zip(pad, parts, strict=True))] = 1.0
     fine = [step / part for step, part in zip(spacing, parts, strict=True)]
     # the padding is in `whole`: from the middle, the next period is as far as the kernel reaches
-    spread = _fine(one, fine, [0] * len(whole), kernel, density)
+    waves = fft.rfftn(one, workers=2)
+    waves *= _transfer_on(shape, fine, kernel, density)
+    spread = fft.irfftn(waves, shape, workers=2, overwrite_x=True)
     split = spread.reshape([n for pair in zip(whole, parts, strict=True) for n in pair])
     taps = split.mean(axis=tuple(range(1, 2 * len(whole), 2)))
-    taps /= taps.sum()  # what rings beyond the kernel's reach is not lost
-    return np.asarray(fftconvolve(source, taps, mode="same"), float)
+    return np.asarray(taps / taps.sum(), float)  # what rings beyond the kernel's reach is not lost
 
 
 def _check_size(shape: Sequence[int], kernel: DoseKernel) -> None:

@@ -15,10 +15,11 @@ from functools import cache, cached_property
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import FloatArray
-from napari_mosaik.core.progress import map_progress
+from napari_mosaik.core.progress import checkpoint, map_progress, run_to_end
 from napari_mosaik.core.text import nearest
 from napari_mosaik.core.tiles import IntArray, TileGrid
 from napari_mosaik.dosimetry import (
@@ -30,10 +31,10 @@ from napari_mosaik.dosimetry import (
     equivalent_uniform_dose,
     iter_summarise_draws,
     oxygen_from_distance,
-    spread_dose,
     tumour_control,
 )
 from napari_mosaik.dosimetry.response import UnevenTable
+from napari_mosaik.dosimetry.spread import DoseSpread
 from napari_mosaik.dosimetry.time_integral import decayed_curve, time_integrated_activity
 from napari_mosaik.dosimetry.treatment import Infusions, time_form
 from napari_mosaik.kinetics import iter_sobol
@@ -86,6 +87,8 @@ _REPAIR_REACH: Final = 4.5
 _SOBOL_TILES: Final = 300
 _HISTOGRAM: Final = 101
 _TIMES: Final = 400
+_MAPS_AT_ONCE: Final = 16
+"""Maps that are spread together: some 2 MiB each with their waves at 40,000 tiles."""
 _UNSEEN: Final = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
 
 
@@ -167,7 +170,8 @@ def iter_plan_dose(
         kernel does not fit the nuclide.
     """
     model = PlanModel(plan, uptake, kernel_file)
-    yield 0.05
+    yield from map_progress(model.iter_spread_errors(), lambda share: 0.05 + 0.2 * share)
+    yield 0.25
     n, z = plan.draws, drawn_normals(plan)
     factors = model.factors(z)
     rows = np.arange(n)
@@ -192,7 +196,7 @@ def iter_plan_dose(
             quantities=model.sorted_quantities,
             histogram=_HISTOGRAM,
         ),
-        lambda share: 0.05 + 0.75 * share,
+        lambda share: 0.25 + 0.55 * share,
     )
     shares = yield from map_progress(
         model.iter_shares(sobol_samples, plan.seed), lambda share: 0.8 + 0.2 * share
@@ -311,6 +315,7 @@ class PlanModel:
             time_form(self._infusions, self._fractions, self._repair(scale), self._until_h)
             for scale in np.exp(self._log_nodes)
         ]
+        self._electron_fields: NDArray[np.float32] | None = None
         self._doses(kernel_file)
         self._protraction_tables()
         self._oxygen = self._low_oxygen()
@@ -332,6 +337,7 @@ class PlanModel:
         self.tia: dict[str, FloatArray] = {}
         electron, slope, high = [], [], []
         kernels = self.kernels(kernel_file)
+        self._spreads: dict[str, DoseSpread] = {}
         for place, name in enumerate(self.names):
             own = slice(place * m, (place + 1) * m)
             per_suv = np.broadcast_to(uptake.shape @ form.until_h[own] / uptake.measure, n)
@@ -343,11 +349,14 @@ class PlanModel:
             }
             local = per_suv * gy["electron"]
             slope.append(local)
-            electron.append(self._spread(local * uptake.suv, kernels[name]))
+            if kernels[name].reach_um > 0:
+                self._spreads[name] = self._spread_of(kernels[name])
+            electron.append(self._spread(name, local * uptake.suv))
             high.append(per_suv * gy["alpha"])
         zero = np.zeros(n)
         self.by_nuclide = electron
         self.electron_gy = sum(electron, zero)
+        self._slopes = dict(zip(self.names, slope, strict=True))
         self.electron_slope = sum(slope, zero)
         self.alpha_slope = sum(high, zero)
         self.has_alpha = bool((self.alpha_slope > 0).any())
@@ -366,14 +375,12 @@ class PlanModel:
             )
         return {name: DoseKernel.from_file(kernel_file) for name in self.names}
 
-    def _spread(self, local_gy: FloatArray, kernel: DoseKernel) -> FloatArray:
-        """Dose (n,), Gy, of a local one by the kernel, at lengths of living tissue."""
-        if kernel.reach_um == 0:
-            return local_gy
+    def _spread_of(self, kernel: DoseKernel) -> DoseSpread:
+        """The spread of maps of the tiles' window by a kernel, at lengths of living tissue."""
         grid = self.uptake.grid
         spacing = [step / self.uptake.living_scale for step in grid.lattice.spacing_um]
-        cells = grid.cells
-        extent = min((np.ptp(cells[:, axis]) + 1) * spacing[axis] for axis in (0, 1))
+        shape = np.ptp(grid.cells, axis=0) + 1
+        extent = float(min(shape * spacing))
         r90 = kernel.radius_holding_um(0.9) / self.plan.density_g_ml
         if r90 > extent / 2:
             self.warnings.append(
@@ -381,9 +388,33 @@ class PlanModel:
                 f"more than half of the specimen ({extent / 1000:.1f} mm): what lies outside it is "
                 "counted as without activity, and the map as even in depth"
             )
-        raster = np.asarray(grid.paint(local_gy).values, float)
-        spread = spread_dose(raster, spacing, kernel, density_g_ml=self.plan.density_g_ml)
-        return np.asarray(spread[cells[:, 0], cells[:, 1]], float)
+        density = self.plan.density_g_ml
+        return DoseSpread(shape.tolist(), spacing, kernel, density_g_ml=density)
+
+    def _spread(self, name: str, local_gy: FloatArray) -> FloatArray:
+        """Dose (..., n), Gy, of local ones by the kernel of a nuclide."""
+        spread = self._spreads.get(name)
+        if spread is None:
+            return local_gy
+        cells = self.uptake.grid.cells
+        rows, columns = (cells - cells.min(axis=0)).T
+        maps = np.full((*local_gy.shape[:-1], *spread.shape), np.nan)
+        maps[..., rows, columns] = local_gy
+        return np.asarray(spread(maps)[..., rows, columns], float)
+
+    def iter_spread_errors(self) -> Generator[float, None, None]:
+        """Spread the map of every error field, where a kernel spreads: each is a map of its own."""
+        fields = self.uptake.errors
+        if fields is None or not self._spreads or not self.plan.spreads.uptake:
+            return
+        found = np.empty(fields.shape, np.float32)
+        for start in range(0, len(fields), _MAPS_AT_ONCE):
+            yield start / len(fields)
+            checkpoint()
+            here = slice(start, start + _MAPS_AT_ONCE)
+            uptake = np.maximum(self.uptake.suv + fields[here], 0.0)
+            found[here] = sum(self._spread(n, gy * uptake) for n, gy in self._slopes.items())
+        self._electron_fields = found
 
     def _protraction_tables(self) -> None:
         """G of the electrons (nodes, 1 or n), and Q with the fractions per Gy of electrons."""
@@ -488,6 +519,14 @@ class PlanModel:
             return None
         return np.asarray(fields[:, tiles][rows % len(fields)], float)
 
+    def _spread_error(self, rows: IntArray, tiles: Any) -> FloatArray:
+        """(d, t) dose of electrons, Gy, of draws (d,) at the median of all but the uptake."""
+        if self._electron_fields is None:
+            run_to_end(self.iter_spread_errors())
+        assert self._electron_fields is not None
+        fields = self._electron_fields
+        return np.asarray(fields[:, tiles][rows % len(fields)], float)
+
     def response(
         self, factors: Mapping[str, FloatArray], rows: IntArray | None, tiles: Any
     ) -> TileResponse:
@@ -499,7 +538,9 @@ class PlanModel:
         suv = self.uptake.suv[tiles]
         uptake = suv if error is None else np.maximum(suv + error, 0.0)
         electron = self.electron_gy[tiles]
-        if error is not None:
+        if error is not None and rows is not None and self._spreads:
+            electron = self._spread_error(rows, tiles)
+        elif error is not None:
             electron = np.maximum(electron + self.electron_slope[tiles] * error, 0.0)
         electron = factors["dose"] * electron
         high = factors["dose"] * (self.alpha_slope[tiles] * uptake) if self.has_alpha else None

@@ -492,4 +492,5 @@ DOSE_STEP = Step(
     body=_body,
     check=_check,
     optional=True,
+    revision=2,
 )
