@@ -357,9 +357,25 @@ def test_a_picture_is_segmented_outside_a_case(case, tmp_path, capsys):
     assert call("segment", "cells", slide, "--out", out) == 2
     assert "'cells' is not one of 'tissue'" in capsys.readouterr().err
     assert "--weights" in told(capsys, "segment", "classes", slide, "--out", out)
-    assert "row,column,height,width" in told(
-        capsys, "segment", "nuclei", slide, "--out", out, "--region", "1,2"
-    )
+    for region in ("1,2", "nan,0,50,50", "0,0,inf,50"):
+        error = told(capsys, "segment", "nuclei", slide, "--out", out, "--region", region)
+        assert "row,column,height,width" in error
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "value"),
+    [
+        *(
+            (words, "--seed", value)
+            for value in ("-1", "4294967296")
+            for words in ("sample d", "review-queue c", "agreement c", "train c", "twin c cohort")
+        ),
+        ("kinetics", "--times-h", "72,inf"),
+        ("kinetics", "--times-h", "nan"),
+    ],
+)
+def test_numbers_that_cannot_be_name_their_option(capsys, command, option, value):
+    assert option in told(capsys, *command.split(), f"{option}={value}")
 
 
 def test_two_slides_are_aligned_outside_a_case(case, capsys):

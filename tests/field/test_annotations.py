@@ -160,6 +160,9 @@ def test_an_import_beside_shapes_needs_replace_or_add(case, tmp_path, capsys):
     assert record["shapes"] == 1
     copy = json.loads(Path(record["copies"][0]).read_text())
     assert {item["id"] for item in copy["features"]} == {"a", "b"}
+    error = imported(capsys, case, second, "--reader", "Anna", code=2)
+    assert "--replace" in error, "the same shapes once more"
+    assert imported(capsys, case, second, "--reader", "Anna", "--replace")["copies"]
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ def spacing_option(about: str) -> Any:
     return typer.Option(help=about, parser=_spacing, metavar="<float>|<float>x<float>")
 
 
-Seed = Annotated[int, typer.Option(help="Random seed.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Random seed.")]
 SettingChanges = Annotated[
     list[str] | None,
     typer.Option(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -129,6 +130,8 @@ def segment(
 def _region(text: str) -> RegionUm:
     try:
         row, column, height, width = (float(part) for part in text.split(","))
+        if not all(map(math.isfinite, (row, column, height, width))):
+            raise ValueError
     except ValueError:
         raise InputError(
             f"--region {text!r} is not of the form row,column,height,width in µm"
@@ -317,6 +320,8 @@ def kinetics(
 
     try:
         times = [float(part) for part in times_h.split(",")]
+        if not all(map(math.isfinite, times)):
+            raise ValueError
     except ValueError:
         raise InputError(
             f"--times-h {times_h!r} is not a list of numbers like 72,120,168"

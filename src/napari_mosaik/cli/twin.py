@@ -10,6 +10,7 @@ import typer
 from napari_mosaik.cli.common import (
     CaseFolder,
     JsonOutput,
+    Seed,
     SettingChanges,
     command_group,
     example_command,
@@ -241,7 +242,7 @@ def simulate_cohort(
     population: Annotated[
         bool, typer.Option("--population", help="Draw from the prior, not from the posterior.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    seed: Seed = 0,
     set_: SettingChanges = None,
     json: JsonOutput = False,
 ) -> None:

@@ -177,7 +177,7 @@ class AnnotationImport:
             The open annotations of the reader.
         how
             "replace" the reader's shapes (a copy is kept) or "add" to them; empty is allowed where
-            the reader has none, or has just these.
+            the reader has none.
 
         Raises
         ------
@@ -204,8 +204,6 @@ class AnnotationImport:
                 f"imported; choose a class for each: --map 'CLASS={BUILT_IN[0]}'"
             )
         present = document.shapes
-        if _same(present, new):
-            return Import(0, ())
         if present and not how:
             raise InputError(
                 f"reader {opened.reader} has {len(present)} shapes on case {self.case.name}, and "
@@ -214,11 +212,14 @@ class AnnotationImport:
             )
         copies: tuple[Path, ...] = ()
         removed: tuple[str, ...] = ()
+        if present and how == "replace":
+            opened.save()
+            copies = (copy_kept(self.case, self.stain), *_kept(opened))
+        if _same(present, new):
+            return Import(0, copies)
         if how == "merge":
             new = _changed(present, new)
         elif present and how == "replace":
-            opened.save()
-            copies = (copy_kept(self.case, self.stain), *_kept(opened))
             keys = {shape.key for shape in new}
             removed = tuple(shape.key for shape in present if shape.key not in keys)
         else:
