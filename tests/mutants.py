@@ -589,9 +589,15 @@ def faults() -> list[Fault]:
         "twin/virtual.py",
         "tests/twin/test_virtual.py",
         ("+ 0.5 * (first == second).mean()", "+ 0.0 * (first == second).mean()"),
-        ("(outcomes >= bar)", "(outcomes > bar)"),
+        ("else outcomes >= bar", "else outcomes > bar"),
         ("while _half_width(p, n, z2) > width:", "while _half_width(p, n, z2) > 1.1 * width:"),
         ("(share + z2 / (2 * count))", "(share + z2 / count)"),
+    )
+    found += _of(
+        "twin/chain.py",
+        "tests/workflow/test_virtual_cohort.py",
+        ("half * (k32 + occupied), half * occupied", "half * k32, half * occupied"),
+        ("share = share / self._antigen_share(values, time_h, fitted)", "pass"),
     )
     found += _of(
         "twin/sampling.py",
@@ -613,6 +619,8 @@ def faults() -> list[Fault]:
     found += _of(
         "workflow/twin.py",
         "tests/workflow/test_twin.py",
+        ("chosen = read_plan(self.case.root, plan.strip())", "chosen = None"),
+        ('same = now.get(line["plan"]) == line["plan_digest"]', "same = True"),
         ('if kept["patient"] != self.case.patient:', "if False:"),
         (">= _NEW_IMAGES", ">= 1"),
         ("if was != now:", "if False:"),
@@ -634,8 +642,27 @@ def faults() -> list[Fault]:
     )
     found += _of(
         "workflow/virtual_cohort.py",
+        "tests/workflow/test_virtual_cohort.py",
+        ("alone = np.einsum", "alone = 2 * np.einsum"),
+        ("square = plan.beta * r**2 *", "square = plan.beta * r *"),
+        ("plan.rbe * each", "1.0 * each"),
+        ('plan.beta * r * each["q_mixed"]', '0.0 * r * each["q_mixed"]'),
+        ("ln_survival = births - beam - linear", "ln_survival = births - linear"),
+        (
+            'share = np.nan_to_num(np.asarray(table["neoplastic_fraction"], float)) * coverage',
+            "share = coverage",
+        ),
+        ("/ float(np.nanmean(suv)), weight[known]", ", weight[known]"),
+        ("float) / scale\n", "float)\n"),
+        ("(mass_mg * 1e6 / _MOLAR_G)", "mass_mg"),
+        ("smaller_is_better=True)", "smaller_is_better=False)"),
+        ("elif kind.smaller_is_better and limit is not None:", "elif False:"),
+        ("if plan.fractions:\n", "if False:\n"),
+    )
+    found += _of(
+        "workflow/virtual_cohort.py",
         "tests/workflow/test_twin.py",
-        ('tumour")) / self._measure', 'tumour"))'),
+        ("np.exp(ln) / self._measure", "np.exp(ln)"),
         ('rows.append(curves * gy["electron"])', "rows.append(curves)"),
         ("source = twin.population if population else twin.posterior", "source = twin.posterior"),
     )

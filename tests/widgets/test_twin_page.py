@@ -262,6 +262,42 @@ def test_plans_are_arms_of_a_virtual_cohort(qtbot, dock, case, opened):
     page.threshold.setText("20")
     assert page.results.isVisible()
 
+    # another outcome of the same patients needs no other run, and has its own threshold and unit
+    page.outcome.setCurrentIndex(page.outcome.findData("electron"))
+    assert page.results.isVisible()
+    assert page.threshold.text() == ""
+    document = cohort_document(cohort, drawn_from="posterior", seed=0, outcome="electron")
+    assert [tuple(row) for row in cells(page.outcomes)] == cohort_arm_rows(document)
+    page.outcome.setCurrentIndex(page.outcome.findData("tcp"))
+    assert page.threshold_label.text() == "Threshold, 0 to 1"
+    assert not page.results.isVisible()
+    assert "'One' states neither the volume of the tumour nor its number" in page.state.text()
+    page.outcome.setCurrentIndex(page.outcome.findData("bed"))
+    assert page.threshold.text() == "20"
+    assert page.threshold_label.text() == "Threshold, Gy"
+    assert page.results.isVisible()
+
+    # your table of organs: a smaller dose is the better one
+    file = case.root.parent / "lu.csv"
+    file.write_text("organ,mgy_per_mbq\nkidney,1\n", "utf-8")
+    page.ask_file = lambda: str(file)
+    (action,) = page.organs.menu().actions()
+    assert action.text() == "Lu-177: no table yet"
+    action.trigger()
+    qtbot.waitUntil(lambda: "the header must be" in page.told.text())
+    file.write_text("organ,mgy_per_mbq,limit_gy\nkidney,1,5\n", "utf-8")
+    action.trigger()
+    qtbot.waitUntil(lambda: page.outcome.findData("organ:kidney") > 0)
+    simulated(qtbot, dock, page)
+    assert page.state.text() == "Plans or twin were changed since the last run: run it again."
+    click(qtbot, page.run)
+    simulated(qtbot, dock, page)
+    page.outcome.setCurrentIndex(page.outcome.findData("organ:kidney"))
+    assert cells(page.better) == [["A: One\nB: Two", "1.000"]]
+    assert "at most 5.00\N{NO-BREAK SPACE}Gy (limit of the organ)" in page.about.text()
+    assert page.organs.menu().actions()[0].text() == "Lu-177: kidney"
+    page.outcome.setCurrentIndex(page.outcome.findData("bed"))
+
     # other settings, other plans: the numbers are gone at once
     page.seed.setValue(1)
     assert not page.results.isVisible()

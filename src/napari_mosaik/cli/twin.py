@@ -17,7 +17,7 @@ from napari_mosaik.cli.common import (
     given_settings,
     report_warning,
 )
-from napari_mosaik.cli.show import figure, print_json, table
+from napari_mosaik.cli.show import Bar, drive, figure, print_json, table
 from napari_mosaik.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -217,7 +217,7 @@ def write_time_course(
     )
 
 
-@example_command(twin, "cohort", "twin cohort B12 --outcome bed --threshold 30 --json")
+@example_command(twin, "cohort", "twin cohort B12 --outcome tcp --threshold 0.5 --json")
 def simulate_cohort(
     case: CaseFolder,
     n: Annotated[int, typer.Option("--n", help="Number of simulated patients.")] = 400,
@@ -228,17 +228,32 @@ def simulate_cohort(
     outcome: Annotated[
         str,
         typer.Option(
-            metavar="bed|electron|alpha",
-            help="BED, or absorbed dose of electrons or alpha particles, of the tumour's mean, Gy.",
+            metavar="bed|electron|alpha|tcp|organ:NAME",
+            help="BED of the tumour's mean dose, or its absorbed dose of electrons or of alpha "
+            "particles, Gy; tumour control over the tiles of the slide; dose of an organ, Gy.",
         ),
     ] = "bed",
     threshold: Annotated[
-        float | None,
-        typer.Option(help="Outcome from which a patient responds, Gy. Default: the median."),
-    ] = None,
+        str,
+        typer.Option(
+            help="Outcome from which a patient responds, as 20 or '20 Gy', 0.5 or '50 %'; of an "
+            "organ the highest dose. Default: the limit of the organ, else the median."
+        ),
+    ] = "",
     half_width: Annotated[
         float, typer.Option(help="Half width of an interval that needs so many patients.")
     ] = 0.05,
+    organs: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NUCLIDE=FILE",
+            help="Table of organs of a nuclide (CSV), as of dose --organs; it is kept in the case. "
+            "Repeatable.",
+        ),
+    ] = None,
+    antigen_um: Annotated[
+        float, typer.Option(help="Antigen of the tumour, µM, for plans with a mass of antibody.")
+    ] = 0.3662,
     population: Annotated[
         bool, typer.Option("--population", help="Draw from the prior, not from the posterior.")
     ] = False,
@@ -247,27 +262,38 @@ def simulate_cohort(
     json: JsonOutput = False,
 ) -> None:
     """Simulate patients under each plan of the case, the same patients in each arm."""
-    from napari_mosaik.core.progress import run_to_end
-    from napari_mosaik.workflow.virtual_cohort import cohort_document, plan_cohort
+    from napari_mosaik.workflow.virtual_cohort import (
+        cohort_document,
+        cohort_threshold,
+        outcome_kind,
+        plan_cohort,
+    )
 
     found = _open(case, set_)
+    bar_at = cohort_threshold(threshold, outcome_kind(outcome))
+    for text in organs or ():
+        _keep_organs(found, text)
     patients = plan_cohort(
-        found, n=n, seed=seed, names=plan or (), outcome=outcome, population=population
-    )
+        found, n=n, seed=seed, names=plan or (), population=population, outcome=outcome,
+        antigen_um=antigen_um,
+    )  # fmt: skip
+    with Bar(quiet=json) as bar:
+        cohort = drive(patients, "Virtual cohort", bar)
     document = cohort_document(
-        run_to_end(patients),
+        cohort,
         drawn_from="prior" if population or not found.taken else "posterior",
         seed=seed,
         outcome=outcome,
-        threshold=threshold,
+        threshold=bar_at,
         half_width=half_width,
     )
     if json:
         print_json(document)
         return
     names = ("median", "low", "high", "responders", "responders_low", "responders_high")
+    unit = document["unit"] if document["unit"] != "1" else "probability"
     table(
-        f"{document['n']} patients from the {document['drawn_from']}, {outcome}, Gy: "
+        f"{document['n']} patients from the {document['drawn_from']}, {document['label']}, {unit}: "
         f"{document['note']}",
         ["arm", "median", "5 %", "95 %", "responders", "low", "high", "patients needed"],
         [
@@ -275,8 +301,27 @@ def simulate_cohort(
             for row in document["arms"]
         ],
     )
+    side = "at most" if document["better_is"] == "smaller" else "at least"
+    typer.echo(
+        f"responders: {side} {figure(document['threshold'])} ({document['threshold_from']}); "
+        f"better is {document['better_is']}"
+    )
     for pair in document["better"]:
         typer.echo(f"P({pair['a']} better than {pair['b']}): {pair['probability']:.3f}")
+    for name, why in document["not_available"].items():
+        typer.echo(f"not available: {name}: {why}")
+    typer.echo("\n".join(document["notes"]))
+
+
+def _keep_organs(found: CaseTwin, text: str) -> None:
+    from napari_mosaik.workflow.virtual_cohort import keep_organ_table
+
+    name, equals, path = text.partition("=")
+    if not equals:
+        raise InputError(
+            f"--organs {text!r} does not say of which nuclide: give it as Lu-177={text}"
+        )
+    keep_organ_table(found.case.root, name, Path(path))
 
 
 @example_command(twin, "decide", 'twin decide B12 --plan one-course --by "Dr A"')

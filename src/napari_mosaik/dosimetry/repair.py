@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from napari_mosaik.core import FloatArray, InputError
+from napari_mosaik.core.progress import checkpoint
 from napari_mosaik.dosimetry.checks import (
     above_zero,
     as_numbers,
@@ -183,6 +184,7 @@ class RepairState:
     def _q(self, until: float) -> FloatArray:
         total: FloatArray = np.zeros(())
         for step in self._steps(until):
+            checkpoint()
             total = total + 2 * np.sum(self._shares * step.damage(self._mu), axis=-1)
             if step.fraction is not None:
                 before = np.sum(self._shares * step.before(self._mu), axis=-1)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from napari_mosaik.core import FloatArray, InputError
+from napari_mosaik.core.progress import checkpoint
 from napari_mosaik.twin.data import CHAIN, Observation, Prior
 
 __all__ = ["CHAIN_REGIONS", "Chain"]
@@ -22,6 +23,8 @@ CHAIN_REGIONS = ("tumour", "blood")
 _FLOOR = 1e-300
 """Smallest value whose logarithm is taken."""
 _SERIES_BELOW = 1e-2
+_SUBSTEPS = 16
+"""Steps between two times of the curve with an antigen that has an end."""
 _STEP = 1e-4
 """Step of the central differences in the logarithm of a parameter."""
 
@@ -54,6 +57,63 @@ class Chain:
         level = self.ln_of_axes(axes, time, region)
         # blood does not depend on the parameters of the tumour: one row for all points
         return np.broadcast_to(level, np.broadcast_shapes((*points.shape[:-1], 1), time.shape))
+
+    def ln_curve_with_antigen(
+        self, ln_free: FloatArray, time_h: FloatArray, antigen: float, fitted: float = math.inf
+    ) -> FloatArray:
+        """As `ln_curve` of the tumour, with an antigen that can be exhausted.
+
+        Delivery slows as antigen is occupied: it is times ``1 - (bound + internalised) / antigen``.
+
+        Parameters
+        ----------
+        ln_free
+            (n, p) ln of the free parameters.
+        time_h
+            (t,) times, h, ascending from 0 on.
+        antigen
+            Antigen in the unit of y, above 0: 10 mg of antibody see half as much as 5 mg.
+        fitted
+            The antigen, in that unit, that the parameters have already been fitted with.
+        """
+        values = self._values([ln_free[:, place] for place in range(len(self.free))])
+        axes = self._values([ln_free[:, place, None] for place in range(len(self.free))])
+        share = self._antigen_share(values, time_h, antigen)
+        if math.isfinite(fitted):
+            share = share / self._antigen_share(values, time_h, fitted)
+        blood = self.prior.constants["blood_fraction"]
+        level = (1 - blood) * share * self._retained(axes, time_h)
+        level = level + blood * self._blood(axes, time_h)
+        return np.asarray(np.log(np.maximum(level, _FLOOR)), float)
+
+    def _antigen_share(self, values: _Values, time_h: FloatArray, antigen: float) -> FloatArray:
+        """(n, t) bound and internalised antibody as a share of that with endless antigen.
+
+        By the implicit midpoint rule, with and without an end, so that its error cancels.
+        """
+        k32, k03 = values["k32_per_h"], values["k03_per_h"]
+        plasma = list(self._plasma(values))
+        size = np.broadcast_shapes(*(np.shape(value) for value in values.values()))
+        states = [
+            (1 / antigen, np.zeros(size), np.zeros(size)),
+            (0.0, np.zeros(size), np.zeros(size)),
+        ]
+        found = np.ones((*size, time_h.size))
+        for place in range(1, time_h.size):
+            checkpoint()
+            step = (time_h[place] - time_h[place - 1]) / _SUBSTEPS
+            for part in range(_SUBSTEPS):
+                middle = time_h[place - 1] + (part + 0.5) * step
+                flow = sum(level * np.exp(-rate * middle) for level, rate in plasma)
+                flow = values["transfer_per_h"] * flow
+                states = [
+                    (share, *_midpoint(bound, inside, flow, share * flow, k32, k03, step))
+                    for share, bound, inside in states
+                ]
+            (_, bound, inside), (_, endless, within) = states
+            total = endless + within
+            found[..., place] = np.where(total > 0, (bound + inside) / np.maximum(total, _FLOOR), 1)
+        return found
 
     def ln_of_axes(
         self, axes: Sequence[NDArray[Any]], time_h: FloatArray | float, region: str
@@ -127,6 +187,22 @@ class Chain:
             inside = k32 * _third_point_difference(rate, k32, k03, time)
             total = total + level * (bound + inside)
         return np.asarray(values["transfer_per_h"] * total)
+
+
+def _midpoint(
+    bound: NDArray[Any], inside: NDArray[Any], flow: NDArray[Any], occupied: NDArray[Any],
+    k32: NDArray[Any], k03: NDArray[Any], step: float,
+) -> tuple[NDArray[Any], NDArray[Any]]:  # fmt: skip
+    """Bound and internalised antibody one step, h, later; implicit midpoint rule.
+
+    ``bound' = flow - occupied (bound + inside) - k32 bound``, ``inside' = k32 bound - k03 inside``.
+    """
+    half = step / 2
+    a, b, c, d = half * (k32 + occupied), half * occupied, half * k32, half * k03
+    first = (1 - a) * bound - b * inside + step * flow
+    second = c * bound + (1 - d) * inside
+    scale = (1 + a) * (1 + d) + b * c
+    return ((1 + d) * first - b * second) / scale, ((1 + a) * second + c * first) / scale
 
 
 def _first_difference(a: NDArray[Any], b: NDArray[Any], time: NDArray[Any]) -> NDArray[Any]:

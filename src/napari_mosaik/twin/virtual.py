@@ -12,7 +12,14 @@ from napari_mosaik.core import FloatArray, InputError
 from napari_mosaik.twin.data import Prior, finite_number
 from napari_mosaik.twin.posterior import Posterior
 
-__all__ = ["Arm", "Cohort", "patients_needed", "virtual_cohort", "wilson_interval"]
+__all__ = [
+    "Arm",
+    "Cohort",
+    "draw_patients",
+    "patients_needed",
+    "virtual_cohort",
+    "wilson_interval",
+]
 
 Arm = Callable[[FloatArray], FloatArray]
 """From (n, p) draws to (n,) outcomes."""
@@ -30,22 +37,33 @@ class Cohort:
         (n, p) parameters of the patients, as those of the prior or posterior.
     outcomes
         (n,) of each arm.
+    smaller_is_better
+        Whether a smaller outcome is the better one, as the dose of an organ.
     """
 
     names: tuple[str, ...]
     draws: FloatArray
     outcomes: Mapping[str, FloatArray]
+    smaller_is_better: bool = False
 
     def better(self, a: str, b: str) -> float:
-        """Share of the patients whose outcome is larger in arm *a* than in *b*; ties count half."""
+        """Share of the patients whose outcome is better in arm *a* than in *b*; ties count half.
+
+        Better is larger, unless `smaller_is_better`.
+        """
         first, second = self._of(a), self._of(b)
-        return float((first > second).mean() + 0.5 * (first == second).mean())
+        ahead = first < second if self.smaller_is_better else first > second
+        return float(ahead.mean() + 0.5 * (first == second).mean())
 
     def responders(self, name: str, threshold: float) -> tuple[float, float, float]:
-        """Share of outcomes of at least the threshold, and its Wilson interval (95 %)."""
+        """Share of outcomes of at least the threshold, and its Wilson interval (95 %).
+
+        Of at most the threshold, where `smaller_is_better`.
+        """
         bar = finite_number("the threshold", threshold)
         outcomes = self._of(name)
-        count = int((outcomes >= bar).sum())
+        within = outcomes <= bar if self.smaller_is_better else outcomes >= bar
+        count = int(within.sum())
         return (count / outcomes.size, *wilson_interval(count, outcomes.size))
 
     def _of(self, name: str) -> FloatArray:
@@ -75,13 +93,10 @@ def virtual_cohort(
     InputError
         If there is no arm or patient, or an arm does not return n finite numbers.
     """
-    count = _count("the number of patients", n)
     if not arms:
         raise InputError("a cohort needs at least one arm")
-    rng = np.random.default_rng(seed)
-    draws = _patients(prior_or_posterior, count, rng)
-    draws.setflags(write=False)
-    outcomes = {}
+    draws = draw_patients(prior_or_posterior, n, seed)
+    count, outcomes = len(draws), {}
     for name, arm in arms.items():
         if not callable(arm):
             raise InputError(f"the arm {name!r} must be a function of the draws, not {arm!r}")
@@ -93,6 +108,24 @@ def virtual_cohort(
             )
         outcomes[name] = values
     return Cohort(tuple(prior_or_posterior.names), draws, outcomes)
+
+
+def draw_patients(prior_or_posterior: Prior | Posterior, n: int, seed: int) -> FloatArray:
+    """(n, p) parameters of the patients of `virtual_cohort`, in the units of the prior (h, µM).
+
+    Those of the chain are logarithms.
+
+    Raises
+    ------
+    InputError
+        If there is no patient, or the seed is negative.
+    """
+    count, start = _count("the number of patients", n), finite_number("the seed", seed)
+    if start < 0 or start != int(start):
+        raise InputError(f"the seed must be a whole number of 0 or more, not {start:g}")
+    draws = _patients(prior_or_posterior, count, np.random.default_rng(int(start)))
+    draws.setflags(write=False)
+    return draws
 
 
 def _patients(source: Prior | Posterior, n: int, rng: np.random.Generator) -> FloatArray:

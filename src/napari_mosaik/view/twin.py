@@ -9,27 +9,28 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from napari_mosaik.core import FloatArray, palette
+from napari_mosaik.core.catalogue import PARAMETERS, PREDICTION, TILES, UPTAKE
 from napari_mosaik.dosimetry import NUCLIDES
 from napari_mosaik.io.case import Case
-from napari_mosaik.twin import Cohort, predict
+from napari_mosaik.twin import predict
 from napari_mosaik.twin.identify import PRIOR_ONLY
 from napari_mosaik.view.figure import axis_label, new_figure, tidy
 from napari_mosaik.view.formatting import count, number
 from napari_mosaik.workflow.plans import plan_files, read_plans
 from napari_mosaik.workflow.twin import IN_DOUBT_Z, PLAN_SAME, CaseTwin
-from napari_mosaik.workflow.virtual_cohort import SIMULATED
+from napari_mosaik.workflow.virtual_cohort import SIMULATED, PlanCohort, kept_organ_tables
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = [
-    "COHORT_OUTCOME_LABELS",
     "CohortChoice",
     "TwinPicture",
     "cohort_arm_rows",
     "cohort_figure",
     "cohort_pair_rows",
+    "cohort_words",
     "day_words",
     "decision_lines",
     "is_prior_only",
@@ -377,12 +378,6 @@ def parameter_strip_figure(picture: TwinPicture) -> Figure:
 
 
 # --- virtual cohort -----------------------------------------------------------------------------
-COHORT_OUTCOME_LABELS: Final = {
-    "bed": "BED",
-    "electron": "Absorbed dose, electrons",
-    "alpha": "Absorbed dose, alpha particles",
-}
-"""Words for each outcome of a virtual cohort; all are of the tumour's mean, Gy."""
 _BINS: Final = 40
 _NAME: Final = 16
 
@@ -397,20 +392,40 @@ class CohortChoice:
         Names of the plans of the case.
     n_taken
         Number of scans that were taken in.
+    nuclides
+        Nuclides of the plans.
+    organs
+        Organs in the table of each nuclide that the case holds.
+    has_mass
+        Whether a plan states the mass of its antibody.
     basis
         All that the outcomes depend on besides the settings; unequal after a change.
     """
 
     plans: tuple[str, ...]
     n_taken: int
+    nuclides: tuple[str, ...]
+    organs: Mapping[str, tuple[str, ...]]
+    has_mass: bool
     basis: tuple[object, ...]
 
 
 def read_cohort_choice(case: Case) -> CohortChoice:
     """Read plans and twin of a case; raises what `CaseTwin` raises."""
     files, twin = plan_files(case.root), CaseTwin(case)
-    basis = (files, twin.updates, twin.start, case.file.injection)
-    return CohortChoice(tuple(read_plans(case.root)), len(twin.updates), basis)
+    plans, organs = read_plans(case.root), kept_organ_tables(case.root)
+    origins = [case.store.origin(one) for one in (UPTAKE, PREDICTION, PARAMETERS, TILES)]
+    slide = tuple(None if one is None else one.digest() for one in origins)
+    basis = (files, twin.updates, twin.start, case.file.injection, organs, slide)
+    nuclides = dict.fromkeys(c.nuclide for plan in plans.values() for c in plan.courses)
+    return CohortChoice(
+        tuple(plans),
+        len(twin.updates),
+        tuple(nuclides),
+        {name: tuple(table.gy_per_mbq) for name, table in organs.items()},
+        any(plan.antibody_mg is not None for plan in plans.values()),
+        basis,
+    )
 
 
 def _percent(share: float) -> str:
@@ -435,11 +450,28 @@ def cohort_pair_rows(document: Mapping[str, Any]) -> list[tuple[str, ...]]:
     ]
 
 
-def cohort_figure(cohort: Cohort, document: Mapping[str, Any]) -> Figure:
+def cohort_words(document: Mapping[str, Any]) -> list[str]:
+    """What a cohort was drawn from, what a responder is, and what the numbers rest on."""
+    unit = "" if document["unit"] == "1" else document["unit"]
+    side = "at most" if document["better_is"] == "smaller" else "at least"
+    bar = f"{side} {number(document['threshold'], unit)} ({document['threshold_from']})"
+    spread = ", ".join(
+        f"{_LABELS[one['name']][0]} {number(one['sd_ln'], digits=2)}"
+        for one in document["between_patients"]
+    )
+    return [
+        f"Responders: {bar}; better is {document['better_is']}.",
+        f"n: patients for a half width of {document['half_width']:g}.",
+        f"Between the patients, SD of ln: {spread}.",
+        *document["notes"],
+    ]
+
+
+def cohort_figure(cohort: PlanCohort, document: Mapping[str, Any]) -> Figure:
     """A histogram of the outcome of each arm, its median and 5 to 95 %, with the watermark."""
-    arms = cohort.outcomes
+    arms = cohort.values[document["outcome"]]
     figure = new_figure(4.4, 1.0 + 0.75 * len(arms))
-    label = axis_label(COHORT_OUTCOME_LABELS[document["outcome"]], document["unit"])
+    label = axis_label(document["label"], document["unit"])
     axes = tidy(figure.add_subplot(), label)
     bar = document["threshold"]
     low = min(bar, *(float(values.min()) for values in arms.values()))

@@ -11,6 +11,7 @@ import csv
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,7 +26,14 @@ from napari_mosaik.dosimetry import NUCLIDES, dose_volume, plan_activity
 from napari_mosaik.io.case import Case
 from napari_mosaik.io.files import write_bytes
 
-__all__ = ["ORGAN_COLUMNS", "compare_dose", "organ_limits", "write_activity"]
+__all__ = [
+    "ORGAN_COLUMNS",
+    "OrganTable",
+    "compare_dose",
+    "organ_limits",
+    "read_organ_table",
+    "write_activity",
+]
 
 ORGAN_COLUMNS: Final = (
     ("organ", "mgy_per_mbq", "limit_gy"),
@@ -210,11 +218,12 @@ def organ_limits(case: Case, name: str, path: Path) -> dict[str, Any]:
     plan = _plan(case, name)
     nuclide = _nuclide(name, plan)
     total = sum(float(row["value"]) for row in plan["constants"] if row["name"] == f"{nuclide} mbq")
-    limits, coefficients, cvs = _organs(path)
+    table = read_organ_table(path)
+    limits, coefficients = table.limits_gy, table.gy_per_mbq
     rng = np.random.default_rng(plan["plan"]["seed"])
     drawn = {
-        organ: value * np.exp(math.sqrt(math.log1p(cvs[organ] ** 2)) * rng.standard_normal(_DRAWS))
-        if any(cvs.values())
+        organ: table.drawn_gy_per_mbq(organ, rng.standard_normal(_DRAWS))
+        if any(table.cvs.values())
         else value
         for organ, value in coefficients.items()
     }
@@ -242,8 +251,28 @@ def organ_limits(case: Case, name: str, path: Path) -> dict[str, Any]:
     }
 
 
-def _organs(path: Path) -> tuple[dict[str, float], dict[str, float], dict[str, float]]:
+@dataclass(frozen=True, slots=True)
+class OrganTable:
     """Limits, Gy, coefficients, Gy/MBq, and their coefficients of variation, by organ."""
+
+    limits_gy: Mapping[str, float]
+    gy_per_mbq: Mapping[str, float]
+    cvs: Mapping[str, float]
+
+    def drawn_gy_per_mbq(self, organ: str, normal: FloatArray) -> FloatArray:
+        """(n,) lognormal coefficients of an organ, Gy/MBq, of standard normal numbers (n,)."""
+        sd = math.sqrt(math.log1p(self.cvs[organ] ** 2))
+        return np.asarray(self.gy_per_mbq[organ] * np.exp(sd * normal), float)
+
+
+def read_organ_table(path: Path) -> OrganTable:
+    """A table of the organs of one nuclide, a CSV with one of `ORGAN_COLUMNS`.
+
+    Raises
+    ------
+    InputError
+        For another header, or values that are not possible.
+    """
     rows = [row for row in csv.reader(read_text(path).splitlines()) if any(c.strip() for c in row)]
     header = tuple(cell.strip() for cell in rows[0]) if rows else ()
     kind = header[:-1] if header and header[-1] == "cv" else header
@@ -276,4 +305,6 @@ def _organs(path: Path) -> tuple[dict[str, float], dict[str, float], dict[str, f
             )
         limits[organ], cvs[organ] = limit, cv
         coefficients[organ] = math.prod(parts) / 1e3
-    return limits, coefficients, cvs
+    if not limits:
+        raise InputError(f"{path.name} has a header but no organ")
+    return OrganTable(limits, coefficients, cvs)

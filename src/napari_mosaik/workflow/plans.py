@@ -328,6 +328,14 @@ class Plan(Params):
     tumour_ml: float | None = setting(
         None, "Neoplastic volume of the whole tumour, from CT or its size.", label="Tumour", gt=0
     )
+    antibody_mg: float | None = setting(
+        None,
+        "Mass of antibody of each course; empty: that of the tracer. Enters the virtual cohort "
+        "only, by an antigen that is occupied.",
+        label="Antibody mass",
+        gt=0,
+        le=1000,
+    )
     draws: int = setting(1000, "Number of draws.", label="Draws", ge=20, le=20000)
     seed: int = setting(0, "Random seed; plans with one seed are compared draw by draw.", ge=0)
     spreads: Spreads = setting(Spreads(), "How uncertain each assumption is.")

@@ -59,7 +59,7 @@ _ALPHA: Final = ("rbe", "retained")
 _TUMOUR: Final = ("within_cv", "tumour_ml", "clonogens")
 _MORE: Final = (
     "oxygen_m", "oxygen_m_alpha", "density_g_ml", "clonogens_per_ml", "doubling_days",
-    "kick_off_days", "until_days", "draws", "seed",
+    "kick_off_days", "until_days", "antibody_mg", "draws", "seed",
 )  # fmt: skip
 _FIRST: Final = tuple(
     name
@@ -73,6 +73,7 @@ _TYPED: Final = {
     "clonogens_per_ml": "1/mL",
     "doubling_days": "d",
     "until_days": "d",
+    "antibody_mg": "mg",
 }
 """Numbers that are typed as text, as they may be empty or large, with their units."""
 _FILES: Final = {

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 from qtpy.QtCore import QSignalBlocker, Signal
 from qtpy.QtGui import QColor
@@ -18,24 +19,26 @@ from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
     QDoubleSpinBox,
+    QFileDialog,
     QFrame,
     QLabel,
     QLineEdit,
+    QMenu,
     QSpinBox,
     QTableWidget,
     QWidget,
 )
 
 from napari_mosaik.core import InputError, Progress, palette
-from napari_mosaik.core.catalogue import DOSE, UPTAKE
+from napari_mosaik.core.catalogue import DOSE, PARAMETERS, PREDICTION, UPTAKE
 from napari_mosaik.core.progress import map_progress
 from napari_mosaik.view.twin import (
-    COHORT_OUTCOME_LABELS,
     CohortChoice,
     TwinPicture,
     cohort_arm_rows,
     cohort_figure,
     cohort_pair_rows,
+    cohort_words,
     day_words,
     decision_lines,
     is_prior_only,
@@ -64,7 +67,19 @@ from napari_mosaik.widgets.pages.pages import Page
 from napari_mosaik.workflow.plans import plan_files, restore_plans
 from napari_mosaik.workflow.steps import maker_of
 from napari_mosaik.workflow.twin import TWIN_LIMITS, CaseTwin
-from napari_mosaik.workflow.virtual_cohort import SIMULATED, cohort_document, plan_cohort
+from napari_mosaik.workflow.virtual_cohort import (
+    ANTIGEN_UM,
+    COHORT_OUTCOMES,
+    ORGAN_PREFIX,
+    PATIENTS_LIMIT,
+    SIMULATED,
+    CohortOutcome,
+    cohort_document,
+    cohort_threshold,
+    keep_organ_table,
+    outcome_kind,
+    plan_cohort,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -72,7 +87,7 @@ if TYPE_CHECKING:
     from napari_mosaik.io.case import Case
     from napari_mosaik.widgets.base.case_controller import CaseController
     from napari_mosaik.widgets.base.worker import Problem, Steps
-    from napari_mosaik.workflow.virtual_cohort import Cohort
+    from napari_mosaik.workflow.virtual_cohort import PlanCohort
 
 __all__ = ["CohortPage", "TwinPage"]
 
@@ -526,7 +541,7 @@ def _observe(given: tuple[int, str, str], case: Case) -> Mapping[str, Any]:
 # --- virtual cohort -----------------------------------------------------------------------------
 _COHORT = "Virtual cohort"
 _POSTERIOR, _PRIOR = "posterior", "prior"
-_DEFAULT_N, _MOST_N = 400, 100_000
+_DEFAULT_N: Final = 400
 _ARM_PX, _AXIS_PX, _MOST_PX = 70, 75, 460
 _NOTHING_TAKEN = (
     "No scan was taken in, so there is no posterior: take one in on the page 'Updating twin', or "
@@ -547,7 +562,7 @@ class CohortPage(Page):
         self.head.show_state("", SIMULATED)
         self._controller = controller
         self.choice: CohortChoice | None = None
-        self.cohort: Cohort | None = None
+        self.cohort: PlanCohort | None = None
         self._made: tuple[object, object] | None = None
         self._unticked: set[str] = set()
         self._asked = 0
@@ -573,37 +588,58 @@ class CohortPage(Page):
         self.source.addItem("Posterior of this patient", _POSTERIOR)
         self.source.addItem("Prior (population)", _PRIOR)
         self.outcome = shrinkable(QComboBox())
-        for name, words in COHORT_OUTCOME_LABELS.items():
-            self.outcome.addItem(words, name)
+        for name, kind in COHORT_OUTCOMES.items():
+            self.outcome.addItem(kind.label, name)
+        self.outcome.setToolTip(
+            "BED and dose of the tumour's mean; tumour control over the tiles of the slide"
+        )
         self.n, self.seed = QSpinBox(), QSpinBox()
-        self.n.setRange(1, _MOST_N)
+        self.n.setRange(1, PATIENTS_LIMIT)
         self.n.setValue(_DEFAULT_N)
         self.seed.setRange(0, 2**31 - 1)
         self.threshold = QLineEdit()
-        self.threshold.setPlaceholderText("median of all arms")
+        self.threshold_label = QLabel()
+        self._typed: dict[str, str] = {}
+        self.antigen = QDoubleSpinBox()
+        self.antigen.setDecimals(4)
+        self.antigen.setRange(0.0001, 100.0)
+        self.antigen.setValue(ANTIGEN_UM)
+        self.antigen.setToolTip(
+            "Antigen of the tumour, an assumption; it enters where a plan states its antibody mass"
+        )
         self.half_width = QDoubleSpinBox()
         self.half_width.setDecimals(3)
         self.half_width.setRange(0.005, 0.499)
         self.half_width.setSingleStep(0.01)
         self.half_width.setValue(0.05)
         self.half_width.setToolTip("Half width of the Wilson interval of the responder share")
-        self.threshold.setToolTip("Outcome from which a patient responds, Gy")
         named = {
             "Patients drawn from": self.source, "Outcome": self.outcome, "Patients": self.n,
-            "Seed": self.seed, "Threshold, Gy": self.threshold, "Half width": self.half_width,
+            "Seed": self.seed, "Threshold": self.threshold, "Half width": self.half_width,
+            "Antigen": self.antigen,
         }  # fmt: skip
         for words, field in named.items():
             field.setAccessibleName(words)
-        for box in (self.source, self.outcome):
-            box.currentIndexChanged.connect(self._fill)
-        for number in (self.n, self.seed, self.half_width):
+        self.source.currentIndexChanged.connect(self._fill)
+        self.outcome.currentIndexChanged.connect(self._outcome_changed)
+        for number in (self.n, self.seed, self.half_width, self.antigen):
             number.valueChanged.connect(self._fill)
-        self.threshold.textChanged.connect(self._fill)
+        self.threshold.textChanged.connect(self._threshold_changed)
         self.run = button("Run", self._run, "Simulate the same patients under each chosen plan")
         self.stop = button("Cancel", self._controller.cancel)
-        self.plans = button("Dose what-if…", self.to_plans.emit, "Go to the plans")
+        self.plans = button("Dose what-if…", self.to_plans.emit, "Go to the plans, and edit them")
+        self.organs = button("Organs…", lambda: None)
+        self.organs.setMenu(QMenu(self.organs))
+        self.organs.setToolTip(
+            "Your table of organs for each nuclide: mGy/MBq, or time-integrated activity x S, with "
+            "limits in Gy; it is kept in the case"
+        )
+        self.told = wrapped_label()
+        self.mass = QWidget()
+        self.mass.setLayout(row(QLabel("Antigen, µM"), self.antigen, 1))
         self.state = wrapped_label(bold=True)
         self.results = self._results()
+        self._name_threshold()
         body.setLayout(
             column(
                 self.mark,
@@ -612,9 +648,12 @@ class CohortPage(Page):
                 row(QLabel("From"), self.source),
                 row(QLabel("Outcome"), self.outcome),
                 row(QLabel("Patients"), self.n, QLabel("Seed"), self.seed, 1),
-                row(QLabel("Threshold, Gy"), self.threshold),
+                row(self.threshold_label, self.threshold),
                 row(QLabel("Half width"), self.half_width, 1),
-                row(self.run, self.stop, self.plans, 1),
+                self.mass,
+                row(self.organs, self.plans, 1),
+                self.told,
+                row(self.run, self.stop, 1),
                 self.state,
                 self.results,
                 margin=8,
@@ -630,18 +669,23 @@ class CohortPage(Page):
             "highest 1 % may lie beyond the axis"
         )
         self.outcomes = table_of(
-            ("Arm", "Gy", "Responders", "n"),
+            ("Arm", "Outcome", "Responders", "n"),
             (
                 "",
                 "Median, 5 to 95 % of the patients",
-                "Share at or above the threshold, Wilson interval (95 %)",
+                "Share at or above the threshold (of an organ at or below it), Wilson interval "
+                "(95 %)",
                 "Patients for this half width of the interval of the share",
             ),
             wide=0,
         )
         self.better = table_of(
             ("Same patients", "P(A better)"),
-            ("", "Share of the same patients with a larger outcome in A; ties count half"),
+            (
+                "",
+                "Share of the same patients with the better outcome in A, of an organ the smaller "
+                "one; ties count half",
+            ),
             wide=0,
         )
         self.about = wrapped_label(small=True)
@@ -662,11 +706,14 @@ class CohortPage(Page):
         if case is not self._case:
             self._case, self.cohort, self._made = case, None, None
             self._unticked.clear()
+            if self.body is not None:
+                self._tell("")
         self.read()
 
     def _states_changed(self, *_: object) -> None:
         states = self._controller.workspace.states
-        seen = [states.get(maker_of(artifact).name) for artifact in (DOSE, UPTAKE)]
+        used = (DOSE, UPTAKE, PREDICTION, PARAMETERS)
+        seen = [states.get(maker_of(artifact).name) for artifact in used]
         if seen != self._seen:
             self._seen = seen
             self.read()
@@ -696,6 +743,7 @@ class CohortPage(Page):
                 box.setChecked(name not in self._unticked)
                 box.toggled.connect(self._chosen)
                 self._arms.addWidget(box)
+        self._offer_organs(choice)
         self._fill()
 
     def _failed(self, asked: int, problem: Problem) -> None:
@@ -707,13 +755,80 @@ class CohortPage(Page):
         self._unticked = {name for name, box in self.arms.items() if not box.isChecked()}
         self._fill()
 
+    # --- outcome and organs ---------------------------------------------------------------------
+    @property
+    def kind(self) -> CohortOutcome:
+        """The chosen outcome."""
+        return outcome_kind(self.outcome.currentData())
+
+    def _offer_organs(self, choice: CohortChoice) -> None:
+        """Organs of the tables as outcomes, and for each nuclide of the plans its table."""
+        before = self.outcome.currentData()
+        wanted = [*COHORT_OUTCOMES]
+        for names in choice.organs.values():
+            wanted += [ORGAN_PREFIX + name for name in names if ORGAN_PREFIX + name not in wanted]
+        with QSignalBlocker(self.outcome):
+            self.outcome.clear()
+            for name in wanted:
+                self.outcome.addItem(outcome_kind(name).label, name)
+            self.outcome.setCurrentIndex(max(0, self.outcome.findData(before)))
+        self._name_threshold()
+        menu = self.organs.menu()
+        menu.clear()
+        for nuclide in choice.nuclides:
+            kept = choice.organs.get(nuclide, ())
+            words = f"{nuclide}: {', '.join(kept)}" if kept else f"{nuclide}: no table yet"
+            menu.addAction(words).triggered.connect(partial(self._ask_organs, nuclide))
+        self.mass.setVisible(choice.has_mass)
+
+    def ask_file(self) -> str:
+        """Ask for a table of organs; empty if none was chosen."""
+        return str(QFileDialog.getOpenFileName(self, "Table of organs", "", "CSV (*.csv)")[0])
+
+    def _ask_organs(self, nuclide: str, *_: object) -> None:
+        case, path = self._controller.workspace.case, self.ask_file()
+        if case is None or not path:
+            return
+
+        def then(found: object) -> None:
+            self._tell(f"The organs of {nuclide} are kept in the case.")
+            self.read()
+
+        work = partial(keep_organ_table, case.root, nuclide, Path(path))
+        task = self._controller.read_for(case, _COHORT, work, then)
+        task.failed.connect(lambda problem: self._tell(f"⚠ {problem.sentence}"))
+
+    def _tell(self, text: str) -> None:
+        self.told.setText(text)
+        self.told.setVisible(bool(text))
+
+    def _outcome_changed(self, *_: object) -> None:
+        self._name_threshold()
+        self._fill()
+
+    def _threshold_changed(self, text: str) -> None:
+        self._typed[self.kind.name] = text
+        self._fill()
+
+    def _name_threshold(self) -> None:
+        """Unit and text of the threshold of this outcome; each outcome has its own."""
+        kind = self.kind
+        limit = "limit of the organ" if kind.smaller_is_better else "median of all arms"
+        unit = ", Gy" if kind.unit != "1" else ", 0 to 1"
+        self.threshold_label.setText(f"Threshold{unit}")
+        self.threshold.setPlaceholderText(limit)
+        side = "up to" if kind.smaller_is_better else "from"
+        self.threshold.setToolTip(f"Outcome {side} which a patient responds")
+        with QSignalBlocker(self.threshold):
+            self.threshold.setText(self._typed.get(kind.name, ""))
+
     # --- showing --------------------------------------------------------------------------------
     def _settings(self) -> dict[str, Any]:
         return {
             "n": self.n.value(),
             "seed": self.seed.value(),
             "names": tuple(name for name, box in self.arms.items() if box.isChecked()),
-            "outcome": self.outcome.currentData(),
+            "antigen_um": self.antigen.value(),
             "population": self.source.currentData() == _PRIOR,
         }
 
@@ -746,20 +861,14 @@ class CohortPage(Page):
 
     def _document(self) -> dict[str, Any]:
         """What is told of the cohort; raises `InputError` for a threshold that is no number."""
-        settings, text = self._settings(), self.threshold.text().strip()
-        try:
-            threshold = float(text) if text else None
-        except ValueError:
-            raise InputError(
-                f"the threshold '{text}' is not a number: give it in Gy, or leave it empty for the "
-                "median of all arms"
-            ) from None
+        settings, kind = self._settings(), self.kind
+        threshold = cohort_threshold(self.threshold.text(), kind)
         assert self.cohort is not None
         return cohort_document(
             self.cohort,
             drawn_from=_PRIOR if settings["population"] else _POSTERIOR,
             seed=settings["seed"],
-            outcome=settings["outcome"],
+            outcome=kind.name,
             threshold=threshold,
             half_width=self.half_width.value(),
         )
@@ -790,10 +899,12 @@ class CohortPage(Page):
         _fill(self.outcomes, rows := cohort_arm_rows(document), [False] * len(rows))
         _fill(self.better, pairs := cohort_pair_rows(document), [False] * len(pairs))
         self.better.setVisible(bool(pairs))
-        threshold = f"Threshold {document['threshold']:.3g} {document['unit']}"
-        width = f"n: patients for a half width of {document['half_width']:g}."
-        self.about.setText("\n".join([f"{threshold}; {width}", *document["notes"]]))
-        self.figure.setFixedHeight(min(_MOST_PX, _AXIS_PX + _ARM_PX * len(cohort.outcomes)))
+        self.about.setText("\n".join(cohort_words(document)))
+        unit = "" if document["unit"] == "1" else document["unit"]
+        head = self.outcomes.horizontalHeaderItem(1)
+        assert head is not None
+        head.setText(unit or "TCP")
+        self.figure.setFixedHeight(min(_MOST_PX, _AXIS_PX + _ARM_PX * len(cohort.arms)))
         self.results.show()
         self.figure.show_when_seen(partial(cohort_figure, cohort, document))
 
@@ -803,7 +914,7 @@ class CohortPage(Page):
         idle = self._controller.workspace.job is None
         self.run.setEnabled(idle and not self._why_not())
         self.stop.setVisible(self._running and not idle)
-        self.plans.setVisible(self.choice is not None and not self.choice.plans)
+        self.organs.setEnabled(idle and self.choice is not None and bool(self.choice.nuclides))
 
     # --- running --------------------------------------------------------------------------------
     def _run(self) -> None:
@@ -817,7 +928,7 @@ class CohortPage(Page):
         self.cohort, self._made, self._running = None, None, True
         self._fill()
 
-        def done(found: Cohort) -> None:
+        def done(found: PlanCohort) -> None:
             if case is self._controller.workspace.case:
                 self.cohort, self._made = found, (choice.basis, settings)
 

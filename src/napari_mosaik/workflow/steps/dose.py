@@ -178,6 +178,11 @@ class Facts:
         self.missing: list[str] = []
         self.warnings: list[str] = []
         self._constants: list[tuple[str, Any, str]] = []
+        if plan.antibody_mg is not None:
+            self.missing.append(
+                f"the antibody mass of {plan.antibody_mg:g} mg enters the virtual cohort only: "
+                "tiles follow the tracer"
+            )
         grid = inputs.read(TILES)
         suv, unit, which = self._suv()
         patient = self._patient()
