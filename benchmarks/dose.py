@@ -37,7 +37,7 @@ from napari_mosaik.dosimetry import (
 )
 
 REPAIR = ((0.6, math.log(2) / 0.5), (0.4, math.log(2) / 4))
-PLAN_FIGURES = {"local": "plan", "built-in": "plan_kernel"}
+PLAN_FIGURES = {"local": "plan", "built-in": "plan_kernel", "oxygen": "plan_oxygen"}
 BARS = {
     "response_s": 20.0,
     "spread_s": 2.0,
@@ -45,6 +45,7 @@ BARS = {
     "plan_s": 20.0,
     "plan_peak_gib": 1.0,
     "plan_kernel_peak_gib": 1.0,
+    "plan_oxygen_peak_gib": 1.0,
 }
 ACCURACY = 1e-3
 """Largest deviation from the Hankel integral at which the two convolutions are compared."""
@@ -240,7 +241,7 @@ def peak_gib(tiles, draws, seed):
     command = [sys.executable, __file__, "--tiles", str(tiles), "--draws", str(draws)]
     command += ["--seed", str(seed), "--stream"]
     found = {}
-    for more in ([], *(["--whole-plan", kernel] for kernel in PLAN_FIGURES)):
+    for more in ([], *(["--whole-plan", words] for words in PLAN_FIGURES)):
         ended = subprocess.run(
             [*command, *more], check=True, capture_output=True, text=True, env=os.environ
         )
@@ -248,10 +249,11 @@ def peak_gib(tiles, draws, seed):
     return found
 
 
-def whole_plan(tiles, draws, seed, kernel):
+def whole_plan(tiles, draws, seed, words):
     """Seconds of a plan of two courses and five fractions as the step computes it.
 
-    Error fields of the prediction are drawn, and spread by the kernel if it is not local;
+    Error fields of the prediction are drawn, and spread by the kernel if it is not local; with
+    oxygen survival is the mean over the distances to the vessels;
     quantiles, indices, histogram and shares computed.
     """
     from napari_mosaik.core.frame import Lattice
@@ -266,6 +268,8 @@ def whole_plan(tiles, draws, seed, kernel):
     lattice = Lattice("cd34", (side, side), (300.0, 300.0))
     inside = np.ones(count)
     grid = TileGrid(lattice, 300.0, np.arange(count), inside, inside > 0)
+    oxygen = words == "oxygen"
+    kernel = "local" if oxygen else words
     begin = time.perf_counter()
     errors = np.empty((draws, count), np.float32)
     fields = {"sd": 0.08, "case_sd": 0.04, "length_um": 1100.0}
@@ -284,11 +288,12 @@ def whole_plan(tiles, draws, seed, kernel):
             "draws": draws,
             "clonogens": CELLS,
             "kernel": kernel,
+            "oxygen": oxygen,
         }
     )
     run_to_end(iter_plan_dose(plan, uptake))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    word = PLAN_FIGURES[kernel]
+    word = PLAN_FIGURES[words]
     return {f"{word}_s": time.perf_counter() - begin, f"{word}_peak_gib": peak}
 
 
@@ -357,15 +362,14 @@ def tile_means(truth, step, grid):
 
 
 def uptake_record(suv, weight, grid, measure, scale):
-    """Uptake with one time course and no errors."""
-    from napari_mosaik.workflow.plan_dose import TileUptake
+    """Uptake with one time course, no errors, and tissue in every class of vessel distance."""
+    from napari_mosaik.workflow.plan_dose import TileUptake, distance_edges_um
 
     n = len(grid)
     time_h, shape = np.array([72.0]), np.ones((1, 1))
     suv = np.asarray(suv, float)
-    return TileUptake(
-        suv, None, measure, None, weight, np.full(n, np.nan), time_h, shape, grid, scale
-    )
+    far = np.full((n, distance_edges_um().size - 1), 1 / (distance_edges_um().size - 1))
+    return TileUptake(suv, None, measure, None, weight, far, time_h, shape, grid, scale)
 
 
 def median_response(uptake, mbq, kernel="local", cv=0.0):
@@ -493,7 +497,7 @@ def main():
     parser.add_argument("--size", type=int, default=2_000, help="pixels along the spread map")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--stream", action="store_true", help="stream once and print the peak")
-    parser.add_argument("--whole-plan", choices=PLAN_FIGURES, help="one plan, with this kernel")
+    parser.add_argument("--whole-plan", choices=PLAN_FIGURES, help="one plan, so")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--phantom", metavar="CASE", help="a sample case with its truth")
     parser.add_argument("--figure", help="picture of what the PET hides")

@@ -18,6 +18,7 @@ from napari_mosaik.features import (
     texture_table,
     vascular_parameters,
     vessel_distance_in_tiles,
+    vessel_distance_shares,
 )
 
 GRID = TileGrid(
@@ -93,6 +94,22 @@ def test_distance_to_a_straight_vessel_has_a_closed_form():
     assert part[1] == pytest.approx(450 - 1, abs=1)
     assert np.isnan(part[2])
     assert np.isnan(vessel_distance_in_tiles(GRID, Raster(vessel & False, lattice))).all()
+
+
+def test_shares_of_distances_are_counted_pixel_by_pixel():
+    lattice = Lattice("cd34", (200, 500), (2.0, 2.0))
+    vessel = np.zeros(lattice.shape, bool)
+    vessel[:, 0] = True
+    shares = vessel_distance_shares(GRID, LabelImage(vessel, lattice), [0, 450, 520, np.inf])
+    np.testing.assert_allclose(shares[1], [0.375, 0.175, 0.45], atol=0.01)  # 300 to 700 µm
+    np.testing.assert_allclose(shares.sum(axis=1), 1)
+    tissue = np.zeros(lattice.shape, bool)
+    tissue[:, 200:250] = True  # 400..500 µm
+    edges = [0, 450, np.inf]
+    part = vessel_distance_shares(GRID, Raster(vessel, lattice), edges, Raster(tissue, lattice))
+    np.testing.assert_allclose(part[1], [0.5, 0.5], atol=0.03)
+    assert np.isnan(part[[0, 2]]).all()
+    assert np.isnan(vessel_distance_shares(GRID, Raster(vessel & False, lattice), edges)).all()
 
 
 def test_distances_in_tiles_far_apart_are_those_of_the_whole_and_nothing_between_is_read():

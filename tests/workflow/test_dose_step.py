@@ -5,6 +5,7 @@ python -m pytest tests/workflow/test_dose_step.py
 
 from __future__ import annotations
 
+import math
 import shutil
 from typing import Any
 
@@ -12,7 +13,14 @@ import numpy as np
 import pytest
 
 from napari_mosaik.core.artifact import Progress
-from napari_mosaik.core.catalogue import DOSE, DOSE_RECORD
+from napari_mosaik.core.catalogue import (
+    ALIGNMENT,
+    CORRECTED_VESSELS,
+    DOSE,
+    DOSE_RECORD,
+    TILES,
+    TISSUE,
+)
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.progress import run_to_end
 from napari_mosaik.io import Case
@@ -50,6 +58,26 @@ def ran(case: Case) -> list[Progress]:
     return seen
 
 
+def far_share(case: Case) -> Any:
+    """Share of each tile's tissue that 10 mmHg of 40 do not reach, pixel by pixel."""
+    from scipy.ndimage import distance_transform_edt
+
+    vessels, tissue = case.store.read(CORRECTED_VESSELS), case.store.read(TISSUE["cd34"])
+    lattice, grid = vessels.lattice, case.store.read(TILES)
+    step = lattice.spacing_um[0]
+    scale = case.store.read(ALIGNMENT["pet"])["scale"]
+    far = distance_transform_edt(np.asarray(vessels.values[:]) == 0) * step
+    far = far > 0.5 * math.sqrt(2 * 2000 * 40 / 15) * scale
+    inside = tissue.onto(lattice).values > 0.5
+    found = []
+    for top, left in (grid.corners_um - lattice.origin_um) / step:
+        rows, columns = (
+            slice(max(0, round(at)), max(0, round(at + grid.size_um / step))) for at in (top, left)
+        )
+        found.append(far[rows, columns][inside[rows, columns]].mean())
+    return np.array(found)
+
+
 def test_a_plan_is_an_input_and_a_changed_one_makes_only_its_results_again(case):
     state = case_status(case).states["dose"]
     assert (state.word, state.reason) == ("blocked", "no plan of a dose what-if given")
@@ -69,6 +97,7 @@ def test_a_plan_is_an_input_and_a_changed_one_makes_only_its_results_again(case)
     assert {"name", "value", "source"} == set(own["constants"][0])
     assert len(record["limitations"]) == 5
     assert max(own["verification"].values()) < 1e-9
+    np.testing.assert_allclose(table["A.hypoxic_share"], far_share(case), atol=0.03)
     shown = CaseResults(case)
     tables = {one.title.partition(": ")[2]: one for one in dose_tables(shown)}
     assert tables["plans"].rows[0][:2] == ("A", "day 0: 7400 MBq Lu-177")

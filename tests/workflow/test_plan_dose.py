@@ -33,6 +33,7 @@ from napari_mosaik.workflow.plan_dose import (
     PlanResult,
     TileUptake,
     compare_plans,
+    distance_edges_um,
     drawn_normals,
     iter_plan_dose,
 )
@@ -54,6 +55,13 @@ def planned(**values: Any) -> Plan:
     return parse_plan({"name": "A", **given})
 
 
+def far_from_vessels(distance_um: Any) -> Any:
+    """Shares (n, j) of the classes of distance, of the distances (n, pixels) in each tile."""
+    edges = distance_edges_um()
+    counts = np.stack([np.histogram(row, edges)[0] for row in distance_um])
+    return counts / counts.sum(axis=1, keepdims=True)
+
+
 def tiles(n: int = 6, suv: Any = 20.0, **values: Any) -> TileUptake:
     grid = TileGrid(
         Lattice("cd34", (1, n), (300.0, 300.0)),
@@ -68,7 +76,7 @@ def tiles(n: int = 6, suv: Any = 20.0, **values: Any) -> TileUptake:
         "measure": 75_000.0,
         "surface_m2": 1.9,
         "weight": np.ones(n),
-        "distance_um": np.full(n, 60.0),
+        "distances": far_from_vessels(np.full((n, 1), 60.0)),
         "time_h": np.array([72.0]),
         "shape": np.ones((1, 1)),
         "grid": grid,
@@ -293,15 +301,58 @@ def test_the_table_of_uneven_doses_keeps_its_word():
 
 
 def test_oxygen_lessens_the_effect_but_not_the_dose():
-    near, far = np.full(6, 1.0), np.full(6, 99.0)
     plan = planned(oxygen=True, spreads=EXACT)
-    close, away = (dosed(plan, tiles(distance_um=d)).columns for d in (near, far))
+    half = 0.5 * math.sqrt(2 * 2000 * 40 / 15)  # 10 mmHg of 40
+    pixels = ([1.0], [99.0], [half - 0.1, half + 0.1, half - 0.2, half + 0.2])
+    shares = [np.repeat(far_from_vessels([row]), 6, axis=0) for row in pixels]
+    close, away, both = (dosed(plan, tiles(distances=one)).columns for one in shares)
     assert close["dose_gy_50"] == pytest.approx(away["dose_gy_50"])
     assert (away["ln_survival_50"] > 0.5 * close["ln_survival_50"]).all()
-    assert (close["hypoxic_share"] < 1e-3).all()
-    half = 0.5 * math.sqrt(2 * 2000 * 40 / 15)  # 10 mmHg of 40
-    share = math.exp(-math.pi / 4 * (half / 99) ** 2)
-    assert away["hypoxic_share"] == pytest.approx(np.full(6, share), rel=1e-3)
+    for found, hypoxic in ((close, 0.0), (away, 1.0), (both, 0.5)):
+        assert found["hypoxic_share"] == pytest.approx(np.full(6, hypoxic))
+
+
+@pytest.mark.parametrize("within_cv", [0.0, 0.2])
+@pytest.mark.parametrize("suv", [3.0, 20.0, 100.0])
+def test_survival_with_oxygen_is_that_of_every_pixel(suv, within_cv):
+    """Every pixel at its own distance; the effect at a mean distance would be too large."""
+    rng = np.random.default_rng(2)
+    pixels = rng.rayleigh(np.array([[15.0], [30], [45], [60], [90], [200]]), (6, 4000))
+    courses = [
+        {"nuclide": "Lu-177", "activity": 7400.0},
+        {"nuclide": "Ac-225", "activity": 0.5, "day": 1},
+    ]
+    beam = [{"number": 2, "dose_gy": 2, "day": 3}]
+    given = {"courses": courses, "fractions": beam, "within_cv": within_cv, "spreads": EXACT}
+    uptake = tiles(suv=suv, distances=far_from_vessels(pixels))
+    found = dosed(planned(oxygen=True, **given), uptake).columns["ln_survival_50"]
+    plain = dosed(planned(**given), uptake)
+    electron, alpha = (plain.columns[f"{k}_50"][0] for k in ("dose_gy", "alpha_particle_gy"))
+    model = PlanModel(planned(**given), uptake)
+    form, curve = model.forms[0], suv / 75_000 * np.ones(2)
+    per = np.array([dose_per_activity_gy(n) / 1.05 for n in ("Lu-177", "Ac-225")])
+    alone = curve * per @ form.square @ (curve * per)
+    cross = 2 * (curve * per) @ form.cross
+    pressure = 40 * np.clip(1 - pixels / math.sqrt(2 * 2000 * 40 / 15), 0, None) ** 2
+    h, h_alpha = ((m * pressure + 3) / (m * (pressure + 3)) for m in (3, 1.15))
+    linear = 0.3 * (electron * h + 5 * alpha * h_alpha) + 0.03 * cross * h**2
+    quadratic = 0.03 * alone * h**2
+    fixed = 0.3 * 4 * h + 0.03 * form.fractions_gy2 * h**2
+    ln_s = UnevenTable().ln_survival(linear, quadratic, within_cv) - fixed
+    expected = np.log(np.mean(np.exp(ln_s), axis=1))
+    assert found == pytest.approx(expected, rel=0.012)
+    far_beyond = dosed(planned(oxygen=True, **given), tiles(suv=5e4, distances=uptake.distances))
+    assert np.isfinite(far_beyond.columns["ln_survival_50"]).all()
+
+
+def test_without_a_distance_to_a_vessel_there_is_no_response_but_a_dose():
+    shares = far_from_vessels(np.full((6, 1), 60.0))
+    shares[2] = np.nan
+    result = dosed(planned(oxygen=True, spreads=EXACT), tiles(distances=shares))
+    assert np.isnan(result.columns["ln_survival_50"]).tolist() == [i == 2 for i in range(6)]
+    assert np.isnan(result.columns["hypoxic_share"]).tolist() == [i == 2 for i in range(6)]
+    assert np.isfinite(result.columns["dose_gy_50"]).all()
+    assert "1 tiles have no distance to a vessel and so no response" in result.record["warnings"]
 
 
 def test_a_kernel_moves_dose_to_the_neighbours_and_asks_about_its_reach():

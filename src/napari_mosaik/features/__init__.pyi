@@ -12,6 +12,7 @@ from .catalogue import (
     parameters_of,
     vascular_parameters,
     vessel_distance_in_tiles,
+    vessel_distance_shares,
 )
 from .morphology import OBJECT_ABOUT, OBJECT_UNITS, measure_objects, merge_measures
 from .texture import (
@@ -61,4 +62,5 @@ __all__ = [
     "texture_table",
     "vascular_parameters",
     "vessel_distance_in_tiles",
+    "vessel_distance_shares",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -40,6 +40,7 @@ __all__ = [
     "parameters_of",
     "vascular_parameters",
     "vessel_distance_in_tiles",
+    "vessel_distance_shares",
 ]
 
 Group = Literal["vascular", "nuclear", "caix", "tissue"]
@@ -287,6 +288,45 @@ def vessel_distance_in_tiles(
     return mean
 
 
+def vessel_distance_shares(
+    grid: TileGrid,
+    vessels: Raster | LabelImage,
+    edges_um: ArrayLike,
+    tissue: Raster | None = None,
+) -> FloatArray:
+    """How far from the nearest vessel the pixels of each tile's tissue are.
+
+    Parameters
+    ----------
+    grid, vessels, tissue
+        As in `vessel_distance_in_tiles`.
+    edges_um
+        (j + 1,) ascending distances, µm, between which pixels are counted; below the first and from
+        the last one on they are not.
+
+    Returns
+    -------
+    (n, j) share of the tissue, dimensionless; NaN where a tile has no tissue, and everywhere when
+    there is no vessel at all.
+    """
+    edges = np.asarray(edges_um, float)
+    lattice = vessels.lattice
+    whole = (slice(0, lattice.shape[0]), slice(0, lattice.shape[1]))
+    area = PixelSums(grid, lattice)
+    found = [PixelSums(grid, lattice) for _ in range(edges.size - 1)]
+    any_vessel = False
+    for row, far, inside in _distance_parts(grid, vessels, tissue, whole):
+        any_vessel = True
+        area.add(inside, row)
+        place = np.where(inside, np.searchsorted(edges, far, "right") - 1, -1)
+        for number, one in enumerate(found):
+            one.add(place == number, row)
+    if not any_vessel:
+        return np.full((len(grid), edges.size - 1), np.nan)
+    total = area.area_um2()
+    return np.stack([over(one.area_um2(), total) for one in found], axis=1)
+
+
 def _neighbourhoods(grid: TileGrid) -> list[NDArray[np.int64]]:
     """The tiles of a grid, index, in groups that are at least three positions apart."""
     from scipy.ndimage import binary_dilation, label
@@ -301,18 +341,10 @@ def _distances(
     grid: TileGrid, vessels: Raster | LabelImage, tissue: Raster | None, window: Slices
 ) -> tuple[FloatArray, float]:
     """Mean distances (n,), µm, within a window, and the largest one; infinite without a vessel."""
-    from napari_mosaik.core.distance import distance_strips
-
     lattice, cols = vessels.lattice, window[1]
     weighted, area = PixelSums(grid, lattice), PixelSums(grid, lattice)
     farthest = -np.inf
-    for row, far in distance_strips(vessels.values, lattice.spacing_um, window):
-        if not weighted.needs(slice(row, row + len(far)), cols):
-            continue
-        inside = np.ones(far.shape, bool)
-        if tissue is not None:
-            strip = lattice.crop(slice(row, row + len(far)), slice(0, lattice.shape[1]))
-            inside = _inside(tissue, strip, cols)
+    for row, far, inside in _distance_parts(grid, vessels, tissue, window):
         weighted.add(np.where(inside, far, 0.0), row, cols.start)
         area.add(inside, row, cols.start)
         near = _box(grid, lattice, 0.0)
@@ -320,6 +352,24 @@ def _distances(
         farthest = max(farthest, float(part.max(initial=0.0)))
     mean = over(weighted.area_um2(), area.area_um2())
     return mean, np.inf if farthest < 0 else farthest
+
+
+def _distance_parts(
+    grid: TileGrid, vessels: Raster | LabelImage, tissue: Raster | None, window: Slices
+) -> Iterator[tuple[int, FloatArray, NDArray[np.bool_]]]:
+    """First row, distances (h, w), µm, and where tissue is, of the strips that meet a tile."""
+    from napari_mosaik.core.distance import distance_strips
+
+    lattice, cols = vessels.lattice, window[1]
+    needed = PixelSums(grid, lattice)
+    for row, far in distance_strips(vessels.values, lattice.spacing_um, window):
+        if not needed.needs(slice(row, row + len(far)), cols):
+            continue
+        inside = np.ones(far.shape, bool)
+        if tissue is not None:
+            strip = lattice.crop(slice(row, row + len(far)), slice(0, lattice.shape[1]))
+            inside = _inside(tissue, strip, cols)
+        yield row, far, inside
 
 
 def _inside(mask: Raster, lattice: Lattice, part: slice) -> NDArray[np.bool_]:

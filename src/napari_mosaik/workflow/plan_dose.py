@@ -50,6 +50,7 @@ __all__ = [
     "TileUptake",
     "compare_plans",
     "constant_rows",
+    "distance_edges_um",
     "iter_plan_dose",
 ]
 
@@ -85,6 +86,7 @@ _HALF_EFFECT_MMHG: Final = 3.0
 _REPAIR_NODES: Final = 13
 _REPAIR_REACH: Final = 4.5
 _SOBOL_TILES: Final = 300
+_DISTANCES: Final = 10
 _HISTOGRAM: Final = 101
 _TIMES: Final = 400
 _MAPS_AT_ONCE: Final = 16
@@ -108,8 +110,9 @@ class TileUptake:
         Body surface, m²; None where it is not known.
     weight
         (n,) neoplastic tissue of each tile, as a share of its area.
-    distance_um
-        (n,) mean distance of the tissue to the nearest vessel, µm; NaN where it is not known.
+    distances
+        (n, j) share of each tile's tissue in the classes of distance to the nearest vessel whose
+        edges are `distance_edges_um`; NaN where it is not known.
     time_h, shape
         (m,) times after injection, h, and (1, m) or (n, m) decay-corrected activity at them, as a
         multiple of that of the measurement.
@@ -124,7 +127,7 @@ class TileUptake:
     measure: float
     surface_m2: float | None
     weight: FloatArray
-    distance_um: FloatArray
+    distances: FloatArray
     time_h: FloatArray
     shape: FloatArray
     grid: TileGrid
@@ -318,7 +321,6 @@ class PlanModel:
         self._electron_fields: NDArray[np.float32] | None = None
         self._doses(kernel_file)
         self._protraction_tables()
-        self._oxygen = self._low_oxygen()
 
     # --- what does not depend on a draw ---------------------------------------------------------
     @staticmethod
@@ -435,20 +437,11 @@ class PlanModel:
         self._g = np.stack([np.sum(every @ f.square * every, axis=1) for f in self.forms])
         self._mixed = np.stack([every @ f.cross for f in self.forms])
 
-    def _low_oxygen(self) -> FloatArray | None:
-        """(n,) share K/(q + K), dimensionless, of the oxygen effect that is lost in each tile."""
-        if not self.plan.oxygen:
-            return None
-        pressure = oxygen_from_distance(self.uptake.distance_um)
-        return np.asarray(_HALF_EFFECT_MMHG / (pressure + _HALF_EFFECT_MMHG), float)
-
     @property
     def hypoxic_share(self) -> FloatArray:
-        """(n,) share of the tissue below 10 mmHg, dimensionless, with vessels at random places."""
-        reach = _distance_with(HYPOXIC_MMHG)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratio = reach / self.uptake.distance_um
-            return np.asarray(np.exp(-math.pi / 4 * ratio**2), float)
+        """(n,) share of the tissue below 10 mmHg, dimensionless."""
+        beyond = distance_edges_um()[:-1] >= _distance_with(HYPOXIC_MMHG)
+        return np.asarray(self.uptake.distances[:, beyond].sum(axis=1), float)
 
     @property
     def sorted_quantities(self) -> tuple[str, ...]:
@@ -517,15 +510,14 @@ class PlanModel:
         fields = self.uptake.errors
         if fields is None or rows is None or not self.plan.spreads.uptake:
             return None
-        return np.asarray(fields[:, tiles][rows % len(fields)], float)
+        return _drawn(fields, rows, tiles)
 
     def _spread_error(self, rows: IntArray, tiles: Any) -> FloatArray:
         """(d, t) dose of electrons, Gy, of draws (d,) at the median of all but the uptake."""
         if self._electron_fields is None:
             run_to_end(self.iter_spread_errors())
         assert self._electron_fields is not None
-        fields = self._electron_fields
-        return np.asarray(fields[:, tiles][rows % len(fields)], float)
+        return _drawn(self._electron_fields, rows, tiles)
 
     def response(
         self, factors: Mapping[str, FloatArray], rows: IntArray | None, tiles: Any
@@ -544,31 +536,56 @@ class PlanModel:
             electron = np.maximum(electron + self.electron_slope[tiles] * error, 0.0)
         electron = factors["dose"] * electron
         high = factors["dose"] * (self.alpha_slope[tiles] * uptake) if self.has_alpha else None
-        lost = None if self._oxygen is None else self._oxygen[tiles]
-        h = 1.0 if lost is None else 1 - (1 - 1 / factors["m"]) * lost
+        ln_s = self._ln_survival(factors, electron, high, tiles)
+        return TileResponse(
+            electron, high, factors["activity"] * uptake, ln_s, factors["alpha"], factors["beta"]
+        )
+
+    def _ln_survival(
+        self,
+        factors: Mapping[str, FloatArray],
+        electron: FloatArray,
+        high: FloatArray | None,
+        tiles: Any,
+    ) -> FloatArray:
+        """(d, t) ln S of doses (d, t), Gy: with oxygen of the mean survival over the distances."""
         repair = factors["repair"]
         g = self._interpolated(_columns(self._g, tiles), repair)
-        eff = electron * h
-        linear, quadratic = eff, g * eff**2
-        fixed: FloatArray = np.zeros(())
         if self._fractions:
             beam = self.forms[0].fractions_gy
             alone = self._interpolated(np.array([[f.fractions_gy2] for f in self.forms]), repair)
             mixed = self._interpolated(_columns(self._mixed, tiles), repair)
-            fixed = factors["alpha"] * beam * h + factors["beta"] * alone * h**2
-            linear = eff + 2 * factors["beta"] / factors["alpha"] * mixed * eff * h
-        if high is not None:
-            h_alpha = 1.0 if lost is None else 1 - (1 - 1 / factors["m_alpha"]) * lost
-            linear = linear + factors["rbe"] * high * h_alpha
-        one, two = factors["alpha"] * linear, factors["beta"] * quadratic
-        if (factors["within"] > 0).any():
-            killed = -_uneven_table().ln_survival(one, two, factors["within"])
-        else:
-            killed = one + two
-        ln_s = self._births() - killed - fixed
-        return TileResponse(
-            electron, high, factors["activity"] * uptake, ln_s, factors["alpha"], factors["beta"]
-        )
+
+        def effect(lost: Any) -> tuple[FloatArray, FloatArray]:
+            """Effect of nuclides, and of fractions alone, with that share of h lost."""
+            h = 1.0 if lost is None else 1 - (1 - 1 / factors["m"]) * lost
+            eff = electron * h
+            linear, quadratic = eff, g * eff**2
+            fixed: FloatArray = np.zeros(())
+            if self._fractions:
+                fixed = factors["alpha"] * beam * h + factors["beta"] * alone * h**2
+                linear = eff + 2 * factors["beta"] / factors["alpha"] * mixed * eff * h
+            if high is not None:
+                h_alpha = 1.0 if lost is None else 1 - (1 - 1 / factors["m_alpha"]) * lost
+                linear = linear + factors["rbe"] * high * h_alpha
+            one, two = factors["alpha"] * linear, factors["beta"] * quadratic
+            if (factors["within"] > 0).any():
+                return -_uneven_table().ln_survival(one, two, factors["within"]), fixed
+            return one + two, fixed
+
+        if not self.plan.oxygen:
+            killed, fixed = effect(None)
+            return np.asarray(self._births() - killed - fixed, float)
+        lost, shares = _lost_effect(), self.uptake.distances[tiles]
+        farthest = shares.shape[1] - 1 - np.argmax(shares[:, ::-1] > 0, axis=1)
+        least = sum(effect(lost[farthest]))  # where most survives: no exponential overflows
+        survivors = np.zeros(electron.shape)
+        for place in np.flatnonzero((shares > 0).any(axis=0)):
+            gap = np.minimum(least - sum(effect(lost[place])), 0.0)  # above 0 where there is none
+            survivors += shares[:, place] * np.exp(gap)
+        with np.errstate(divide="ignore"):
+            found = np.where(shares[:, 0] >= 0, np.log(survivors), np.nan)
+        return np.asarray(self._births() - least + found, float)
 
     def _births(self) -> float:
         plan = self.plan
@@ -695,8 +712,9 @@ class PlanModel:
                 "with a kernel and a time course of each tile, energy from a neighbour follows "
                 "the time course of the tile that absorbs it"
             )
-        if self.plan.oxygen and np.isnan(self.uptake.distance_um).any():
-            lost = int(np.isnan(self.uptake.distance_um[np.isfinite(self.uptake.suv)]).sum())
+        if self.plan.oxygen:
+            unknown = np.isnan(self.uptake.distances[np.isfinite(self.uptake.suv)])
+            lost = int(unknown.any(axis=1).sum())
             if lost:
                 found.append(f"{lost} tiles have no distance to a vessel and so no response")
         return found
@@ -724,7 +742,8 @@ class PlanModel:
                 add(name, unit, words, found[name])
         columns["hypoxic_share"], units["hypoxic_share"] = self.hypoxic_share, "1"
         about["hypoxic_share"] = (
-            f"share of the tissue below {HYPOXIC_MMHG:g} mmHg, from the mean distance to a vessel"
+            f"share of the tissue below {HYPOXIC_MMHG:g} mmHg, from the distance of its pixels to "
+            "the nearest vessel"
         )
         return PlanResult(columns, units, about)
 
@@ -924,6 +943,11 @@ def _uneven_table() -> UnevenTable:
     return UnevenTable()
 
 
+def _drawn(fields: NDArray[Any], rows: IntArray, tiles: Any) -> FloatArray:
+    """Fields (k, n) of draws (d,) and some tiles, (d, t), in their unit; draw d has row d mod k."""
+    return np.asarray(fields[:, tiles][rows % len(fields)], float)
+
+
 def _columns(table: FloatArray, tiles: Any) -> FloatArray:
     """The tiles (t) of a table (nodes, n), or its one column for all; any unit."""
     return table if table.shape[1] == 1 else table[:, tiles]
@@ -939,6 +963,33 @@ def _curve_at(curve: Any, after_h: FloatArray) -> FloatArray:
     inside = np.interp(after_h, times, values, left=0.0)
     tail = values[-1] * np.exp(-curve.tail_per_h * np.maximum(after_h - times[-1], 0.0))
     return np.asarray(np.where(after_h > times[-1], tail, inside), float)
+
+
+@cache
+def distance_edges_um() -> FloatArray:
+    """(j + 1,) edges of the classes of distance to a vessel, µm of living tissue.
+
+    In each but the last one, which has no oxygen, the share of the oxygen effect that is lost rises
+    as much; 10 mmHg is an edge.
+    """
+    grid = np.linspace(0.0, 200.0, 20001)
+    lost = _lost_at(grid)
+    reach = grid[np.argmax(lost >= 1)]
+    even = np.interp(np.linspace(lost[0], 1.0, _DISTANCES + 1), lost, grid)[1:-1]
+    return np.array([0.0, *sorted([*even, _distance_with(HYPOXIC_MMHG)]), reach, np.inf])
+
+
+@cache
+def _lost_effect() -> FloatArray:
+    """(j,) share K/(q + K), dimensionless, of the oxygen effect that is lost in each class."""
+    edges = distance_edges_um()
+    inside = np.linspace(edges[:-2], edges[1:-1], 101)
+    return np.append(np.trapezoid(_lost_at(inside), axis=0) / 100, 1.0)
+
+
+def _lost_at(distance_um: FloatArray) -> FloatArray:
+    pressure = oxygen_from_distance(distance_um)
+    return np.asarray(_HALF_EFFECT_MMHG / (pressure + _HALF_EFFECT_MMHG), float)
 
 
 def _distance_with(pressure_mmhg: float) -> float:

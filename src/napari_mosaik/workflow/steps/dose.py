@@ -13,6 +13,7 @@ from pydantic import field_validator
 from napari_mosaik.core.artifact import Progress
 from napari_mosaik.core.catalogue import (
     ALIGNMENT,
+    CORRECTED_VESSELS,
     DOSE,
     DOSE_RECORD,
     INJECTION,
@@ -20,10 +21,12 @@ from napari_mosaik.core.catalogue import (
     PLANS,
     PREDICTION,
     PREDICTION_RECORD,
+    REFERENCE,
     SUV,
     SUV_RECORD,
     TILE_KINETICS,
     TILES,
+    TISSUE,
     UPTAKE,
     WARNINGS,
 )
@@ -40,6 +43,7 @@ from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.step_context import StepContext
 from napari_mosaik.workflow.steps.align import transform_of
 from napari_mosaik.workflow.steps.input_spread import registration_error
+from napari_mosaik.workflow.steps.parameters import coarse_labels
 
 if TYPE_CHECKING:
     from napari_mosaik.io.case import Case
@@ -67,6 +71,7 @@ SHRINKAGE: Final = 0.886
 """Length on a section of one length in fresh renal tumour (Tran et al. 2015, J Cancer 6:759)."""
 _SHIFTS: Final = 64
 _FIELDS_AT_ONCE: Final = 125
+_DISTANCE_PIXEL_UM: Final = 4.0
 
 
 class DoseStepParams(Params):
@@ -199,7 +204,7 @@ class Facts:
             measure,
             surface,
             weight,
-            self._distance(),
+            self._distances(),
             time_h,
             shape,
             grid,
@@ -365,18 +370,26 @@ class Facts:
         self.missing.append("no tissue classes: indices count all tissue, not neoplastic tissue")
         return coverage, "tissue area"
 
-    def _distance(self) -> FloatArray:
-        n = len(self._inputs.read(TILES))
-        if self._inputs.has(PARAMETERS):
-            table = self._inputs.read(PARAMETERS)
-            if "vessel_distance_um" in table:
-                # the distance counts in living tissue, like every length of transport
-                return np.asarray(table["vessel_distance_um"], float) / self._living_scale()[0]
+    def _distances(self) -> FloatArray:
+        """(n, j) share of each tile's tissue in each class of distance to the nearest vessel."""
+        from napari_mosaik.features import vessel_distance_shares
+        from napari_mosaik.workflow.plan_dose import distance_edges_um
+
+        inputs = self._inputs
+        found = None
+        # the distance counts in living tissue, like every length of transport
+        edges = distance_edges_um() * self._living_scale()[0]
+        if inputs.has(CORRECTED_VESSELS) and inputs.has(TISSUE[REFERENCE]):
+            vessels = coarse_labels(inputs.read(CORRECTED_VESSELS), _DISTANCE_PIXEL_UM)
+            tissue = inputs.read(TISSUE[REFERENCE])
+            found = vessel_distance_shares(inputs.read(TILES), vessels, edges, tissue)
+            if np.isfinite(found).any():
+                return found
         words = "no distance to vessels: hypoxic share and oxygen effect are not known"
         if self._plan.oxygen:
             raise InputError(f"plan '{self._plan.name}' counts oxygen, but the case has {words}")
         self.missing.append(words)
-        return np.full(n, np.nan)
+        return np.full((len(inputs.read(TILES)), edges.size - 1), np.nan)
 
     def _living_scale(self) -> tuple[float, str]:
         """Length on the section of one length in living tissue, and where it is from."""
@@ -491,11 +504,13 @@ DOSE_STEP = Step(
         ALIGNMENT["pet"],
         PARAMETERS,
         TILE_KINETICS,
+        CORRECTED_VESSELS,
+        TISSUE[REFERENCE],
     ),
     needs_any=(PREDICTION, UPTAKE),
     writes=(DOSE, DOSE_RECORD),
     body=_body,
     check=_check,
     optional=True,
-    revision=2,
+    revision=3,
 )

@@ -40,7 +40,7 @@ from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.step_context import StepContext
 from napari_mosaik.workflow.steps.align import transform_of
 
-__all__ = ["TILE_PARAMETERS", "ParameterParams"]
+__all__ = ["TILE_PARAMETERS", "ParameterParams", "coarse_labels"]
 
 
 class ParameterParams(Params):
@@ -145,7 +145,7 @@ def _vascular(inputs: StepContext, params: ParameterParams, grid: TileGrid) -> T
         vessel_area_um2=area_in_tiles(grid, vessels.values, vessels.lattice),
         distance_um=vessel_distance_in_tiles(
             grid,
-            _coarse(vessels, params.distance_spacing_um),
+            coarse_labels(vessels, params.distance_spacing_um),
             inputs.read(TISSUE[REFERENCE]),
             grid.size_um if part else None,
         ),
@@ -172,8 +172,8 @@ def _changed_vascular(inputs: StepContext, grid: TileGrid, before: Table) -> _Fo
     return touched, np.union1d(touched, grid.meeting(low, high, reach))
 
 
-def _coarse(labels: LabelImage, spacing_um: float) -> LabelImage:
-    """The coarser copy of a label image whose pixels are nearest to, but not above, a size."""
+def coarse_labels(labels: LabelImage, spacing_um: float) -> LabelImage:
+    """The coarser copy (rows, columns) of a label image with pixels up to a size, µm."""
     level, values = 0, labels.values
     for number, coarser in enumerate(labels.levels, 1):
         if labels.lattice.spacing_um[0] * 2**number <= spacing_um:
