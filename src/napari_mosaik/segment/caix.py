@@ -130,50 +130,58 @@ def cell_rings(nuclei: Labels, inner_px: float, outer_px: float) -> Labels:
 @compiled
 def _rings(nuclei: Labels, reach: int, inner_sq: float, outer_sq: float) -> Labels:
     """Exact nearest nucleus in two passes: along columns, then along rows."""
-    above = _rows_to_nucleus(nuclei, reach)
-    below = _rows_to_nucleus(nuclei[::-1], reach)[::-1]
+    rows = _rows_to_nucleus(nuclei, reach)
+    width = nuclei.shape[1]
     out = np.zeros(nuclei.shape, np.int32)
     for r in range(nuclei.shape[0]):
-        for c in range(nuclei.shape[1]):
-            if nuclei[r, c] == 0:
-                out[r, c] = _owner(nuclei, above, below, r, c, reach, inner_sq, outer_sq)
+        near = 0  # columns within reach that hold a nucleus within reach
+        for c in range(min(reach, width)):
+            near += rows[r, c] <= reach
+        for c in range(width):
+            if c + reach < width:
+                near += rows[r, c + reach] <= reach
+            if c > reach:
+                near -= rows[r, c - reach - 1] <= reach
+            if near > 0 and nuclei[r, c] == 0:
+                out[r, c] = _owner(nuclei, rows, r, c, reach, inner_sq, outer_sq)
     return out
 
 
 @compiled
 def _rows_to_nucleus(nuclei: Labels, reach: int) -> Labels:
-    """Rows up to the next nucleus pixel of the same column; ``reach + 1`` if none is near."""
+    """Signed rows to the nearest nucleus pixel of a column, the upper of two equally near ones.
+
+    ``reach + 1`` if none is near.
+    """
     out = np.full(nuclei.shape, reach + 1, np.int32)
     for r in range(nuclei.shape[0]):
         for c in range(nuclei.shape[1]):
             if nuclei[r, c] > 0:
                 out[r, c] = 0
-            elif r > 0:
-                out[r, c] = min(out[r - 1, c] + 1, reach + 1)
+            elif r > 0 and -reach < out[r - 1, c] <= 0:
+                out[r, c] = out[r - 1, c] - 1
+    for r in range(nuclei.shape[0] - 2, -1, -1):
+        for c in range(nuclei.shape[1]):
+            down = out[r + 1, c] + 1
+            if 0 < down < abs(out[r, c]):
+                out[r, c] = down
     return out
 
 
 @compiled
 def _owner(
-    nuclei: Labels,
-    above: Labels,
-    below: Labels,
-    r: int,
-    c: int,
-    reach: int,
-    inner_sq: float,
-    outer_sq: float,
+    nuclei: Labels, rows: Labels, r: int, c: int, reach: int, inner_sq: float, outer_sq: float
 ) -> int:
     best, best_row, best_col = reach * reach + 1, 0, 0
-    for j in range(max(0, c - reach), min(nuclei.shape[1], c + reach + 1)):
-        side = (j - c) ** 2
-        if side > best:
-            continue
-        up, down = above[r, j], below[r, j]
-        row = -up if up <= down else down
-        squared = side + row * row
-        if abs(row) <= reach and (squared < best or (squared == best and row < best_row)):
-            best, best_row, best_col = squared, row, j - c
+    for away in range(reach + 1):
+        if away * away > best:
+            break
+        for j in (c - away, c + away):
+            if 0 <= j < nuclei.shape[1] and rows[r, j] <= reach:
+                row = rows[r, j]
+                squared = away * away + row * row
+                if squared < best or (squared == best and row < best_row):
+                    best, best_row, best_col = squared, row, j - c
     if best <= inner_sq or best > outer_sq or best > reach * reach:
         return 0
     return int(nuclei[r + best_row, c + best_col])

@@ -311,16 +311,28 @@ def _levels(score: Float32) -> NDArray[np.uint8]:
     return steps
 
 
+@compiled
 def _above_edge(density: Float32, around: Float32, labels: Labels, fraction: float) -> Mask:
     """Mask of pixels whose density exceeds the edge of their own nucleus."""
-    flat, values = labels.ravel(), density.ravel()
-    n = int(labels.max(initial=0)) + 1
-    count = np.bincount(flat, minlength=n)
-    total = np.bincount(flat, values, n)
-    is_dark = (flat > 0) & (values * count[flat] >= total[flat])
-    dark_count = np.bincount(flat[is_dark], minlength=n)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        dark = np.bincount(flat[is_dark], values[is_dark], n) / dark_count
-        low = np.bincount(flat, around.ravel(), n) / count
-        edge = np.where(dark_count > 0, low + fraction * (dark - low), np.inf)
-    return np.asarray(density > edge[labels])
+    flat, values, near = labels.ravel(), density.ravel(), around.ravel()
+    n = labels.max() + 1
+    count, dark_count = np.zeros(n, np.int64), np.zeros(n, np.int64)
+    total, dark, low = np.zeros(n), np.zeros(n), np.zeros(n)
+    for i in range(flat.size):
+        count[flat[i]] += 1
+        total[flat[i]] += values[i]
+        low[flat[i]] += near[i]
+    for i in range(flat.size):
+        k = flat[i]
+        if k > 0 and np.float64(values[i]) * count[k] >= total[k]:
+            dark_count[k] += 1
+            dark[k] += values[i]
+    edge = np.full(n, np.inf)
+    for k in range(n):
+        if dark_count[k] > 0:
+            surroundings = low[k] / count[k]
+            edge[k] = surroundings + fraction * (dark[k] / dark_count[k] - surroundings)
+    out = np.zeros(flat.size, np.bool_)
+    for i in range(flat.size):
+        out[i] = values[i] > edge[flat[i]]
+    return out.reshape(labels.shape)
