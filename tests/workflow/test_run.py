@@ -293,7 +293,7 @@ def test_a_cluster_gives_the_same(chain, case):
     from distributed import LocalCluster
 
     with LocalCluster(
-        n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None
+        n_workers=1, threads_per_worker=2, processes=False, dashboard_address=":0"
     ) as cluster:
         for _ in run_until(case, read_recipe(case.root), scheduler=cluster.scheduler_address):
             pass

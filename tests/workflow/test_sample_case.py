@@ -104,7 +104,7 @@ def test_a_cluster_of_other_processes_gives_the_same(computed, tmp_path):
     before = content(case)
     for folder in folders:
         shutil.rmtree(case.root / "artifacts" / folder)
-    with LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address=None) as cluster:
+    with LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address=":0") as cluster:
         address = cluster.scheduler_address
         for _ in run_until(case, read_recipe(case.root), "vessels", scheduler=address):
             pass

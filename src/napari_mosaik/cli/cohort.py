@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -190,6 +191,7 @@ def train(
         ),
     ] = False,
     set_: SettingChanges = None,
+    scheduler: SchedulerAddress = "",
     device: Device = "auto",
     json: JsonOutput = False,
 ) -> None:
@@ -202,29 +204,33 @@ def train(
     from napari_mosaik.workflow.classifier import REPLAY
     from napari_mosaik.workflow.cohort import train_network, training_cases
     from napari_mosaik.workflow.models import find_model, with_cohort
+    from napari_mosaik.workflow.parallel import on_one_worker
 
     found = open_cases(cohort)
     training, _ = training_cases(found, test, split)
     params = TrainParams.parse({**PRESETS[preset], **given_settings(set_)}, "settings")
+    if scheduler and (ablate or device != "auto"):
+        raise InputError(
+            "--scheduler trains one network on the device of a worker; omit --ablate and --device"
+        )
     if ablate:
         _ablate(found, test, params, split, seed, from_, json)
         return
     parent = find_model(with_cohort(found), from_) if from_ else None
     with Bar(quiet=json) as bar:
-        model = drive(
-            train_network(
-                found,
-                test,
-                params,
-                split=split,
-                guard=guard,
-                seed=seed,
-                parent=parent,
-                replay=REPLAY if replay is None else replay,
-            ),
-            f"Training without {test}",
-            bar,
+        work = partial(
+            train_network,
+            found,
+            test,
+            params,
+            split=split,
+            guard=guard,
+            seed=seed,
+            parent=parent,
+            replay=REPLAY if replay is None else replay,
         )
+        training_of = on_one_worker(work, scheduler) if scheduler else work()
+        model = drive(training_of, f"Training without {test}", bar)
     (held_out,) = (case for case in found if case.name == test)
     card = TrainedModel.load(held_out.model_folder(model)).card
     warnings = card["warnings"]

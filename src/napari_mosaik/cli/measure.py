@@ -13,6 +13,7 @@ from napari_mosaik.cli.common import (
     Device,
     JsonOutput,
     PageOption,
+    SchedulerAddress,
     SettingChanges,
     example_command,
     given_settings,
@@ -94,6 +95,7 @@ def segment(
         ),
     ] = None,
     page: PageOption = None,
+    scheduler: SchedulerAddress = "",
     device: Device = "auto",
     json: JsonOutput = False,
 ) -> None:
@@ -110,6 +112,7 @@ def segment(
         region=_region(region) if region else None,
         label_spacing_um=label_spacing,
         page=page,
+        scheduler=scheduler,
     )
     with Bar(quiet=json) as bar, naming_options(page="--page"):
         segmented = drive(work, f"{image.name} · {kind}", bar)

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+import time
+import uuid
+from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from napari_mosaik.core.progress import cancellable, checkpoint, stop_asked
+from napari_mosaik.core.artifact import Progress
+from napari_mosaik.core.progress import cancellable, checkpoint, run_to_end, stop_asked
 
-__all__ = ["give_back_memory", "in_parallel", "n_workers", "one_blas_thread"]
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+__all__ = ["give_back_memory", "in_parallel", "n_workers", "on_one_worker", "one_blas_thread"]
 
 T = TypeVar("T")
+_TELL_S = 1.0
+"""How often progress is told while no item ends, s."""
+_ASK_S = 0.25
+"""How often a computation on a worker asks its scheduler whether it shall stop, s."""
+_WORKERS_S = 10.0
+"""How long workers of a cluster are waited for, s."""
 _CHECK_S = 0.05
 """How often a computation that waits for its threads looks whether it is asked to stop, s."""
 
@@ -54,6 +67,7 @@ def in_parallel(
 ) -> Iterator[int]:
     """Run *work* on every item; yield the number of finished items (count) after each of them.
 
+    While none ends, the number is repeated once a second, so that whoever waits can show it.
     Threads take the items in order, at most *at_once* of them side by side if it is given.
     Closing the iterator waits for the items that are running and starts no other.  With the
     address of a *scheduler*, the items run on a dask.distributed cluster, whose workers must see
@@ -98,10 +112,12 @@ def _on_threads(work: Callable[[T], object], todo: list[T], n: int) -> Iterator[
     )
     runner.start()
     try:
-        for count in range(1, len(todo) + 1):
-            error = _next(done)
+        count = 0
+        while count < len(todo):
+            ended, error = _next(done)
             if error is not None:
                 raise error
+            count += ended
             yield count
     finally:
         # Wait for running items: they may write to files that the caller removes next.
@@ -109,16 +125,99 @@ def _on_threads(work: Callable[[T], object], todo: list[T], n: int) -> Iterator[
         runner.join()
 
 
-def _next(done: queue.SimpleQueue[Exception | None]) -> Exception | None:
-    """What the next finished item says, unless the computation is asked to stop before."""
-    while True:
+def _next(done: queue.SimpleQueue[Exception | None]) -> tuple[bool, Exception | None]:
+    """Whether an item has ended within a second, and its error; raises if asked to stop."""
+    began = time.monotonic()
+    while time.monotonic() - began < _TELL_S:
         checkpoint()
         with contextlib.suppress(queue.Empty):
-            return done.get(timeout=_CHECK_S)
+            return True, done.get(timeout=_CHECK_S)
+    return False, None
 
 
 def _on_cluster(work: Callable[[T], object], todo: list[T], scheduler: str) -> Iterator[int]:
-    from distributed import Client, as_completed
+    from distributed import as_completed
+
+    with _connected(scheduler) as client:
+        futures = client.map(_on_worker, todo, work=work, pure=False)
+        arriving, done, told = as_completed(futures), 0, time.monotonic()
+        try:
+            while done < len(todo):
+                checkpoint()
+                for future in arriving.next_batch(block=False) or _wait(client, scheduler):
+                    _result(future, scheduler)
+                    done += 1
+                    yield done
+                    told = time.monotonic()
+                if time.monotonic() - told > _TELL_S and done < len(todo):
+                    yield done
+                    told = time.monotonic()
+        finally:
+            if client.status == "running":
+                client.cancel(futures)
+
+
+def on_one_worker(
+    work: Callable[[], Generator[Progress, None, T]], scheduler: str
+) -> Generator[Progress, None, T]:
+    """A whole computation on one worker of a dask.distributed cluster, with its progress.
+
+    Closing it asks the worker to stop.  A worker that is lost is replaced by another, where the
+    computation begins again, from what it has stored.
+
+    Raises
+    ------
+    MosaikError
+        There is no scheduler at the address, it has no workers, or it is lost on the way.
+    """
+    from distributed import Event
+
+    with _connected(scheduler) as client:
+        topic, told = f"mosaik-{uuid.uuid4().hex}", [Progress(0, 1, "waiting for a worker")]
+        client.subscribe_topic(
+            topic, lambda event: told.append(Progress(event[1][0], 1, event[1][1]))
+        )
+        stop = Event(topic, client)
+        future = client.submit(_driven, work, topic, pure=False)
+        try:
+            while not future.done():
+                checkpoint()
+                del told[:-1]
+                yield told[0]
+                _wait(client, scheduler)
+            found: T = _result(future, scheduler)
+            return found
+        finally:
+            if client.status == "running" and not future.done():
+                stop.set()
+                client.cancel(future)
+
+
+def _driven(work: Callable[[], Generator[Progress, None, T]], topic: str) -> T:
+    """Drive a computation in a worker process; tell its progress, and stop when asked to."""
+    from distributed import Event, get_worker
+
+    worker, stop = get_worker(), Event(topic)
+    looked, is_set = time.monotonic(), False
+
+    def asked() -> bool:
+        nonlocal looked, is_set
+        if not is_set and time.monotonic() - looked > _ASK_S:
+            is_set, looked = bool(stop.is_set()), time.monotonic()
+        return is_set
+
+    def tell(progress: Progress) -> None:
+        checkpoint()
+        worker.log_event(topic, [progress.fraction, progress.text])
+
+    with cancellable(asked):
+        return run_to_end(work(), tell)
+
+
+@contextlib.contextmanager
+def _connected(scheduler: str) -> Iterator[Client]:
+    """A client of the scheduler at an address, which has workers."""
+    from distributed import Client
 
     from napari_mosaik.core.errors import MosaikError
 
@@ -129,14 +228,66 @@ def _on_cluster(work: Callable[[T], object], todo: list[T], scheduler: str) -> I
             f"no dask scheduler answers at {scheduler} ({error}); start one with 'dask scheduler', "
             "or run without --scheduler"
         ) from error
+    # What becomes of the connection is told by one line, not by tracebacks of the library.
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
     with client:
-        futures = client.map(_on_worker, todo, work=work, pure=False)
-        try:
-            for done, future in enumerate(as_completed(futures), 1):
-                future.result()
-                yield done
-        finally:
-            client.cancel(futures)
+        _wait_for_workers(client, scheduler)
+        yield client
+
+
+def _wait_for_workers(client: Client, scheduler: str) -> None:
+    """Raise `MosaikError` where nobody would ever do the work."""
+    from napari_mosaik.core.errors import MosaikError
+
+    began = time.monotonic()
+    while not client.scheduler_info()["workers"]:
+        checkpoint()
+        if time.monotonic() - began > _WORKERS_S:
+            raise MosaikError(
+                f"the dask scheduler at {scheduler} has no workers; start one with 'dask worker "
+                f"{scheduler}', or run without --scheduler"
+            )
+        _wait(client, scheduler)
+
+
+def _wait(client: Client, scheduler: str) -> list[Future]:
+    """Wait for workers, unless the scheduler is gone; nothing has arrived."""
+    if client.status != "running":
+        raise _scheduler_lost(scheduler)
+    time.sleep(_CHECK_S)
+    return []
+
+
+def _result(future: Future, scheduler: str) -> Any:
+    """What a worker gives back; raises what went wrong there.
+
+    What a killed worker had to do was given to the others before.
+    """
+    from concurrent.futures import CancelledError
+
+    from distributed import KilledWorker
+    from distributed.comm import CommClosedError
+
+    from napari_mosaik.core.errors import MosaikError
+
+    try:
+        return future.result()
+    except KilledWorker as error:
+        raise MosaikError(
+            f"workers of the cluster at {scheduler} ended again and again on the same block; give "
+            "them more memory, or run without --scheduler (finished blocks are kept)"
+        ) from error
+    except (CancelledError, CommClosedError) as error:
+        raise _scheduler_lost(scheduler) from error
+
+
+def _scheduler_lost(scheduler: str) -> Exception:
+    from napari_mosaik.core.errors import MosaikError
+
+    return MosaikError(
+        f"the dask scheduler at {scheduler} is gone; start it again with 'dask scheduler' and give "
+        "the same command, or run without --scheduler (finished blocks are kept)"
+    )
 
 
 def _on_worker(item: T, work: Callable[[T], object]) -> None:

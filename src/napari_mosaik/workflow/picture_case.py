@@ -78,6 +78,8 @@ class PictureCase:
         Results by artifact name: those of the steps that have run, and those that are given.
     notes
         What the steps have noted, by step name.
+    scheduler
+        Address of a dask.distributed scheduler whose workers see the folder; empty for threads.
     """
 
     folder: Path
@@ -86,6 +88,7 @@ class PictureCase:
     weights: Path | None = None
     results: dict[str, Any] = field(default_factory=dict)
     notes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    scheduler: str = ""
 
     def run(self, name: str, params: Params) -> Generator[Progress, None, None]:
         """Run a step and keep its results."""
@@ -113,7 +116,7 @@ class PictureContext(NothingBefore, DiskWork):
     """A `StepContext` of an ephemeral case: no PET, annotations or corrections."""
 
     def __init__(self, case: PictureCase, step: Step[Any]) -> None:
-        super().__init__(case.folder / step.name, step.name)
+        super().__init__(case.folder / step.name, step.name, case.scheduler)
         self._case = case
         self.notes: dict[str, Any] = {}
 

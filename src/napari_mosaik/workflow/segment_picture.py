@@ -80,6 +80,7 @@ def segment_picture(
     region: RegionUm | None = None,
     label_spacing_um: float | None = None,
     page: int | None = None,
+    scheduler: str = "",
 ) -> Generator[Progress, None, SegmentedPicture]:
     """Segment a picture, a slide or a region of a slide, and write its labels as a TIFF file.
 
@@ -106,6 +107,9 @@ def segment_picture(
         Origin and size (row, column), µm; the whole slide if None.
     label_spacing_um
         Pixel size of the label image, µm: its shape is then round(size / *label_spacing_um*).
+    scheduler
+        Address of a dask.distributed scheduler; threads of this process if empty.  Its workers
+        must see the files: finished blocks then lie beside the label image.
 
     Returns
     -------
@@ -125,8 +129,11 @@ def segment_picture(
     with picture.open(stain) as slide:
         lattice = slide.lattice
         tissue, reason = _all_tissue(slide, none_if_empty=kind in ("nuclei", "vessels"))
-    with tempfile.TemporaryDirectory(prefix="mosaik-picture-") as folder:
-        case = PictureCase(Path(folder), {stain: picture}, weights=weights)
+    shared = labels_path.absolute().parent if scheduler else None
+    if shared is not None and not shared.is_dir():
+        raise InputError(f"there is no folder {shared} for {labels_path.name}; create it first")
+    with tempfile.TemporaryDirectory(prefix="mosaik-picture-", dir=shared) as folder:
+        case = PictureCase(Path(folder), {stain: picture}, weights=weights, scheduler=scheduler)
         if kind != "tissue":
             case.results[TISSUE[stain].name] = tissue
         segmented = yield from _KINDS[kind](case, lattice, method)
