@@ -217,6 +217,7 @@ def test_plans_are_arms_of_a_virtual_cohort(qtbot, dock, case, opened):
     page.set_open(True)
     simulated(qtbot, dock, page)
     assert "no dose plan yet" in page.state.text()
+    assert "choose preset arms" in page.state.text()
     assert page.plans.isVisible()
     assert not page.run.isEnabled()
     course = Course(activity=3700, unit="MBq")
@@ -324,6 +325,16 @@ def test_plans_are_arms_of_a_virtual_cohort(qtbot, dock, case, opened):
     simulated(qtbot, dock, page)
     assert [row[0] for row in cells(page.outcomes)] == ["Two"]
     assert not page.better.isVisible()
+    mass, _, _ = page.presets.menu().actions()
+    assert "Merkx et al. 2021" in mass.toolTip()
+    mass.trigger()
+    qtbot.waitUntil(lambda: "177Lu 10 mg" in page.arms)
+    simulated(qtbot, dock, page)
+    assert page.mass.isVisible()  # the antigen enters
+    assert read_plan(case.root, "177Lu 5 mg").antibody_mg == 5.0
+    assert "Arms: 177Lu 5 mg, 177Lu 10 mg." in page.told.text()
+    for name in ("177Lu 5 mg", "177Lu 10 mg"):
+        page.arms[name].setChecked(False)
     page.arms["Two"].setChecked(False)
     assert page.state.text() == "Choose a plan: each one that is chosen is an arm."
     assert not page.run.isEnabled()

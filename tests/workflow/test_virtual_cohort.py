@@ -19,7 +19,17 @@ from napari_mosaik.io import create_case
 from napari_mosaik.io.case import CaseFile
 from napari_mosaik.twin.chain import Chain
 from napari_mosaik.workflow.invivo import add_invivo
-from napari_mosaik.workflow.plans import Course, Fractions, Plan, write_plan
+from napari_mosaik.workflow.plans import (
+    ARM_SETS,
+    PRESETS,
+    Course,
+    Fractions,
+    Plan,
+    add_arms,
+    read_plans,
+    remove_plan,
+    write_plan,
+)
 from napari_mosaik.workflow.steps.dose import SHRINKAGE
 from napari_mosaik.workflow.twin import CaseTwin
 from napari_mosaik.workflow.virtual_cohort import (
@@ -329,3 +339,48 @@ def test_the_document_names_the_direction(case):
     assert document["arms"][0]["responders"] == 0.5
     with pytest.raises(InputError, match="Tumour control"):
         cohort.of("tcp")
+
+
+def test_preset_arms_are_plans_with_their_sources(case, capsys):
+    code, words = call(capsys, case.root, "--arms", "dose")
+    assert (code, "known are: mass, courses, nuclide" in words) == (2, True)
+    own = Plan(name="own", courses=(ONE,), tumour_ml=0.001)
+    write_plan(case.root, own)
+    code, found = call(capsys, case.root, "--arms", "courses", "--n", 40)
+    names = ["177Lu one course", "177Lu three courses"]
+    assert (code, [arm["arm"] for arm in found["arms"]]) == (0, names)
+    one, three = (read_plans(case.root)[name] for name in names)
+    assert [course.activity for course in three.courses] == [2405, 2405 * 0.75, 2405 * 0.75**2]
+    assert three.courses[0] == one.courses[0]
+    assert one.tumour_ml == 0.001  # that of the plans that are there
+    assert "Stillebroer et al. 2013" in one.sources[1]
+    medians = [arm["outcomes"]["electron"]["median"] for arm in found["arms"]]
+    assert medians[1] / medians[0] == pytest.approx(1 + 0.75 + 0.75**2)
+
+    # they are plans like others: what was changed stays, and at most four are kept
+    write_plan(case.root, one.model_copy(update={"alpha": 0.2}), replace=True)
+    assert add_arms(case.root, "courses") == tuple(names)
+    assert read_plans(case.root)[names[0]].alpha == 0.2
+    code, words = call(capsys, case.root, "--arms", "nuclide")
+    assert code == 2
+    assert (
+        "would make 5 plans, at most 4 are kept; remove some of: 177Lu three courses, own" in words
+    )
+    assert len(read_plans(case.root)) == 3
+    remove_plan(case.root, "own")
+    code, found = call(capsys, case.root, "--arms", "nuclide", "--outcome", "alpha", "--n", 40)
+    lutetium, actinium, both = (arm["median"] for arm in found["arms"])
+    assert lutetium == 0
+    assert both == pytest.approx(actinium / 2)
+
+
+def test_every_preset_arm_can_be_told_from_the_others(case):
+    names = {name for _, arms in ARM_SETS.values() for name in arms}
+    assert names < set(PRESETS)
+    assert len({preset.plan.sources for preset in PRESETS.values()}) == len(PRESETS)
+    masses = [PRESETS[name].plan.antibody_mg for name in ARM_SETS["mass"][1]]
+    assert masses == [5.0, 10.0]
+    add_arms(case.root, "mass")
+    cohort = simulated(case, antigen_um=0.01)
+    assert cohort.of("electron").better("177Lu 5 mg", "177Lu 10 mg") == 1.0
+    assert any("0.01 µM of antigen" in text for text in cohort.notes)

@@ -225,6 +225,14 @@ def simulate_cohort(
         list[str] | None,
         typer.Option(help="Plan of the case that is an arm. Repeatable; default: all."),
     ] = None,
+    arms: Annotated[
+        str,
+        typer.Option(
+            metavar="mass|courses|nuclide",
+            help="Compare presets: 5 or 10 mg, one or three courses, 177Lu, 225Ac or both. They "
+            "are added to the plans of the case, where they can be changed.",
+        ),
+    ] = "",
     outcome: Annotated[
         str,
         typer.Option(
@@ -262,6 +270,7 @@ def simulate_cohort(
     json: JsonOutput = False,
 ) -> None:
     """Simulate patients under each plan of the case, the same patients in each arm."""
+    from napari_mosaik.workflow.plans import add_arms
     from napari_mosaik.workflow.virtual_cohort import (
         cohort_document,
         cohort_threshold,
@@ -273,8 +282,9 @@ def simulate_cohort(
     bar_at = cohort_threshold(threshold, outcome_kind(outcome))
     for text in organs or ():
         _keep_organs(found, text)
+    names = [*(add_arms(found.case.root, arms) if arms else ()), *(plan or ())]
     patients = plan_cohort(
-        found, n=n, seed=seed, names=plan or (), population=population, outcome=outcome,
+        found, n=n, seed=seed, names=names, population=population, outcome=outcome,
         antigen_um=antigen_um,
     )  # fmt: skip
     with Bar(quiet=json) as bar:
@@ -290,14 +300,14 @@ def simulate_cohort(
     if json:
         print_json(document)
         return
-    names = ("median", "low", "high", "responders", "responders_low", "responders_high")
+    columns = ("median", "low", "high", "responders", "responders_low", "responders_high")
     unit = document["unit"] if document["unit"] != "1" else "probability"
     table(
         f"{document['n']} patients from the {document['drawn_from']}, {document['label']}, {unit}: "
         f"{document['note']}",
         ["arm", "median", "5 %", "95 %", "responders", "low", "high", "patients needed"],
         [
-            [row["arm"], *(figure(row[name]) for name in names), str(row["patients_needed"])]
+            [row["arm"], *(figure(row[name]) for name in columns), str(row["patients_needed"])]
             for row in document["arms"]
         ],
     )

@@ -111,7 +111,7 @@ def virtual_cohort(
 
 
 def draw_patients(prior_or_posterior: Prior | Posterior, n: int, seed: int) -> FloatArray:
-    """(n, p) parameters of the patients of `virtual_cohort`, in the units of the prior (h, µM).
+    """(n, p) parameters of the patients of `virtual_cohort`, in the units of the prior (h, 1/h).
 
     Those of the chain are logarithms.
 

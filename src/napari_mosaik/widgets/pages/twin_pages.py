@@ -64,7 +64,7 @@ from napari_mosaik.widgets.base.controls import (
 )
 from napari_mosaik.widgets.base.figure_view import FigureView
 from napari_mosaik.widgets.pages.pages import Page
-from napari_mosaik.workflow.plans import plan_files, restore_plans
+from napari_mosaik.workflow.plans import ARM_SETS, PRESETS, add_arms, plan_files, restore_plans
 from napari_mosaik.workflow.steps import maker_of
 from napari_mosaik.workflow.twin import TWIN_LIMITS, CaseTwin
 from napari_mosaik.workflow.virtual_cohort import (
@@ -98,6 +98,7 @@ _NO_SCANS = (
     "page 'Uptake in vivo', or with: napari-mosaik invivo CASE add. Then predict the first one."
 )
 _NO_PLANS = "The case has no dose plan yet: make one on the page 'Dose what-if'."
+_NO_ARMS = f"{_NO_PLANS[:-1]}, or choose preset arms."
 _STEP = maker_of(UPTAKE)
 _PlanFiles = tuple[Mapping[str, bytes], Mapping[str, bytes]]
 """The files of the plans before the twin changed one, and after it."""
@@ -634,6 +635,8 @@ class CohortPage(Page):
             "Your table of organs for each nuclide: mGy/MBq, or time-integrated activity x S, with "
             "limits in Gy; it is kept in the case"
         )
+        self.presets = button("Preset arms", lambda: None)
+        self.presets.setMenu(self._preset_menu())
         self.told = wrapped_label()
         self.mass = QWidget()
         self.mass.setLayout(row(QLabel("Antigen, µM"), self.antigen, 1))
@@ -645,14 +648,15 @@ class CohortPage(Page):
                 self.mark,
                 wrapped_label("Arms: plans of the case", bold=True),
                 self._arms,
+                row(self.presets, self.plans, 1),
+                self.told,
                 row(QLabel("From"), self.source),
                 row(QLabel("Outcome"), self.outcome),
                 row(QLabel("Patients"), self.n, QLabel("Seed"), self.seed, 1),
                 row(self.threshold_label, self.threshold),
                 row(QLabel("Half width"), self.half_width, 1),
                 self.mass,
-                row(self.organs, self.plans, 1),
-                self.told,
+                row(self.organs, 1),
                 row(self.run, self.stop, 1),
                 self.state,
                 self.results,
@@ -755,6 +759,42 @@ class CohortPage(Page):
         self._unticked = {name for name, box in self.arms.items() if not box.isChecked()}
         self._fill()
 
+    # --- preset arms ----------------------------------------------------------------------------
+    def _preset_menu(self) -> QMenu:
+        menu = QMenu(self)
+        menu.setToolTipsVisible(True)
+        for key, (words, names) in ARM_SETS.items():
+            action = menu.addAction(words)
+            lines = [f"{name}: {PRESETS[name].about}" for name in names]
+            sources = dict.fromkeys(text for n in names for text in PRESETS[n].plan.sources[1:])
+            action.setToolTip("\n".join([*lines, *sources]))
+            action.triggered.connect(partial(self._add_arms, key))
+        return menu
+
+    def _add_arms(self, key: str, *_: object) -> None:
+        """Add presets to the plans of the case, as a job: other pages read the plans again."""
+        case = self._controller.workspace.case
+        if case is None:
+            return
+        job = self._controller.start(
+            "Preset arms", partial(_steps, "Preset arms", partial(_arms, key), case)
+        )
+        if job is None:
+            return
+
+        def done(names: tuple[str, ...]) -> None:
+            space = self._controller.workspace
+            if case is space.case:
+                self._unticked -= set(names)
+                for name in names:
+                    if name in self.arms:
+                        self.arms[name].setChecked(True)
+                self._tell(f"Arms: {', '.join(names)}. Change them on the page 'Dose what-if'.")
+                space.events.case.emit(space.case, space.case)
+                self._controller.refresh()
+
+        job.done.connect(done)
+
     # --- outcome and organs ---------------------------------------------------------------------
     @property
     def kind(self) -> CohortOutcome:
@@ -842,7 +882,7 @@ class CohortPage(Page):
         if choice is None:
             return "Reading plans and twin…"
         if not choice.plans:
-            return _NO_PLANS
+            return _NO_ARMS
         settings = self._settings()
         if not settings["names"]:
             return "Choose a plan: each one that is chosen is an arm."
@@ -915,6 +955,7 @@ class CohortPage(Page):
         self.run.setEnabled(idle and not self._why_not())
         self.stop.setVisible(self._running and not idle)
         self.organs.setEnabled(idle and self.choice is not None and bool(self.choice.nuclides))
+        self.presets.setEnabled(idle and self.choice is not None)
 
     # --- running --------------------------------------------------------------------------------
     def _run(self) -> None:
@@ -938,6 +979,10 @@ class CohortPage(Page):
     def _ended(self) -> None:
         self._running = False
         self.read()
+
+
+def _arms(key: str, case: Case) -> tuple[str, ...]:
+    return add_arms(case.root, key)
 
 
 def _simulate(settings: Mapping[str, Any], case: Case) -> Steps:
