@@ -134,8 +134,8 @@ def in_window(case, repeat):
     from qtpy.QtWidgets import QApplication
 
     from napari_mosaik.widgets.canvas.camera import look_at
+    from napari_mosaik.widgets.canvas.live_layers import PREFIX
     from napari_mosaik.widgets.dock import MosaikDock
-    from napari_mosaik.widgets.pages.preview import PREFIX
 
     viewer = napari.Viewer(show=True)
     dock = MosaikDock(viewer)

@@ -226,7 +226,7 @@ class Walk:
 
     def preview(self) -> None:
         """The first preview of the vessels."""
-        from napari_mosaik.widgets.pages.preview import PREFIX
+        from napari_mosaik.widgets.canvas.live_layers import PREFIX
 
         if "vessels" not in self.dock.workspace.states:
             return

@@ -23,7 +23,7 @@ from skimage.data import immunohistochemistry
 
 from napari_mosaik.io import CaseFile, SlideEntry, create_case
 from napari_mosaik.widgets.canvas.camera import fit, look_at
-from napari_mosaik.widgets.pages.preview import PREFIX
+from napari_mosaik.widgets.canvas.live_layers import PREFIX
 from napari_mosaik.workflow.recipe import read_recipe, write_recipe
 from napari_mosaik.workflow.run import run_until
 

@@ -212,7 +212,7 @@ def faults() -> list[Fault]:
         ("known = np.isfinite(inputs.features)", "known = np.ones(inputs.features.shape, bool)"),
     )
     found += _of(
-        "predictor/trees.py",
+        "predictor/baselines.py",
         "tests/predictor/test_trees.py",
         ("asked <= self.threshold[at]", "asked > self.threshold[at]"),
         (
@@ -745,7 +745,7 @@ def faults() -> list[Fault]:
         ("state.q_gy2(until_h)", "state.q_gy2()"),
     )
     found += _of(
-        "dosimetry/draws.py",
+        "dosimetry/indices.py",
         "tests/dosimetry/test_draws.py",
         ("low = np.floor(at).astype(int)", "low = np.ceil(at).astype(int)"),
         ("np.minimum(low + 1, len(values) - 1)", "low"),

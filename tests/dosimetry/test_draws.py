@@ -10,8 +10,8 @@ from napari_mosaik.core.progress import cancellable
 from napari_mosaik.dosimetry import (
     DRAWN_INDICES,
     dose_volume,
-    draws,
     equivalent_uniform_dose,
+    indices,
     iter_summarise_draws,
     respond,
     summarise_draws,
@@ -22,7 +22,7 @@ N, DRAWS = 60, 37
 
 @pytest.fixture
 def drawn(monkeypatch):
-    monkeypatch.setattr(draws, "_BLOCK", 150)  # several blocks of both kinds
+    monkeypatch.setattr(indices, "_BLOCK", 150)  # several blocks of both kinds
     rng = np.random.default_rng(0)
     dose, weight = rng.gamma(5, 6, N), rng.random(N)
     dose[7], weight[3] = np.nan, 0.0

@@ -10,7 +10,7 @@ from napari_mosaik.core.progress import run_to_end
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.register.alignment import Alignment
 from napari_mosaik.register.outline_registration import iter_align_masks
-from napari_mosaik.register.pieces import align_by_pieces, pieces_of
+from napari_mosaik.register.section_registration import align_by_pieces, pieces_of
 
 SHAPE = (240, 420)
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestRegressor
 
-from napari_mosaik.predictor import trees
-from napari_mosaik.predictor.trees import TreeEnsemble, fit_trees
+from napari_mosaik.predictor import baselines
+from napari_mosaik.predictor.baselines import TreeEnsemble, fit_trees
 
 
 def table(n=400, seed=0):
@@ -21,7 +21,7 @@ def test_arrays_predict_what_scikit_learn_predicts(kind):
     x, y = table()
     fitted = fit_trees(kind, x, y, seed=3)
     again = TreeEnsemble.from_arrays(fitted.arrays())
-    model = (trees._forest if kind == "forest" else trees._boosting)(3).fit(x, y)
+    model = (baselines._forest if kind == "forest" else baselines._boosting)(3).fit(x, y)
     assert isinstance(model, RandomForestRegressor | HistGradientBoostingRegressor)
     unseen, truth = table(seed=1)
     np.testing.assert_allclose(again.predict(unseen), model.predict(unseen), atol=1e-9)
@@ -50,13 +50,13 @@ def test_the_seed_decides(kind):
 
 def test_trees_that_are_stored_otherwise_are_an_error(monkeypatch):
     x, y = table()
-    original = trees._of_boosting
+    original = baselines._of_boosting
 
     def wrong(model):
         found = original(model)
         found.threshold[found.column >= 0] += 0.5
         return found
 
-    monkeypatch.setattr(trees, "_of_boosting", wrong)
+    monkeypatch.setattr(baselines, "_of_boosting", wrong)
     with pytest.raises(RuntimeError, match="stored in another way"):
         fit_trees("boosting", x, y, 0)

@@ -8,7 +8,7 @@ import pytest
 from napari_mosaik.core import InputError, Progress
 from napari_mosaik.core.catalogue import TISSUE, VESSEL_OBJECTS, VESSELS
 from napari_mosaik.widgets.base import case_controller as controller_module
-from napari_mosaik.widgets.pages.preview import PREFIX
+from napari_mosaik.widgets.canvas.live_layers import PREFIX
 from napari_mosaik.workflow import run as run_module
 from napari_mosaik.workflow.steps import STEPS, step_named
 

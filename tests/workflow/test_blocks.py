@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 
 from napari_mosaik.core import InputError, LabelImage, Lattice, MosaikError, Raster
-from napari_mosaik.core.blocks import cut, cut_px
+from napari_mosaik.core.blocks import LazyLabels, cut, cut_px
 from napari_mosaik.core.progress import run_to_end
 from napari_mosaik.io import ome_labels
 from napari_mosaik.io.ome_labels import LabelWriter, read_labels
 from napari_mosaik.workflow.block_work import DiskWork
-from napari_mosaik.workflow.lazy_labels import LazyLabels
 from napari_mosaik.workflow.parallel import in_parallel
 from napari_mosaik.workflow.slide_blocks import blocks_with_tissue, resample_mask, sample_blocks
 

@@ -32,7 +32,14 @@ from .document import (
     steps_of,
 )
 from .foreign import proposed_class
-from .pixel_outline import area_of_pixels, region_of_code
+from .pixel_outline import (
+    WAND_TOLERANCE,
+    area_of_pixels,
+    region_of_code,
+    wand_area,
+    wand_field,
+    wand_mask,
+)
 from .reshape import (
     insert_vertex,
     inside_slide,
@@ -56,7 +63,6 @@ from .shape_commands import (
     why_not,
 )
 from .state import DEFAULT_CLASSES, LOCK, Edit, Snapshot, TissueClass
-from .wand import WAND_TOLERANCE, wand_area, wand_field, wand_mask
 
 __all__ = [
     "BOTH",

@@ -20,6 +20,7 @@ from napari_mosaik.cli.common import (
     Seed,
     StainName,
     example_command,
+    given_spacing,
     naming_options,
     record_options,
     report_warning,
@@ -27,9 +28,8 @@ from napari_mosaik.cli.common import (
 )
 from napari_mosaik.cli.show import Bar, drive, print_json, table
 from napari_mosaik.cli.side_by_side import fitting_jobs, run_side_by_side
-from napari_mosaik.cli.slide import slide_entry
 from napari_mosaik.core.catalogue import REFERENCE, STAIN_TITLES
-from napari_mosaik.core.errors import InputError, MosaikError
+from napari_mosaik.core.errors import InputError, MissingPixelSize, MosaikError
 from napari_mosaik.core.pet_records import InjectionRecord
 from napari_mosaik.core.text import natural_key
 
@@ -160,7 +160,7 @@ def new(
     pages = {"he": page_he, "cd34": page_cd34, "caix": page_caix}
     own = {"he": spacing_he, "cd34": spacing_cd34, "caix": spacing_caix}
     slides = {
-        stain: slide_entry(
+        stain: _slide_entry(
             stain,
             path,
             own[stain] or spacing,
@@ -247,6 +247,45 @@ class SourceName(StrEnum):
     LANDMARKS_HE = "landmarks-he"
     LANDMARKS_CD34 = "landmarks-cd34"
     LANDMARKS_CAIX = "landmarks-caix"
+
+
+def _slide_entry(
+    stain: str,
+    path: Path,
+    spacing: tuple[float, float] | None,
+    profile: str,
+    damaged: str,
+    icc: bool = False,
+    page: int | None = None,
+) -> dict[str, Any]:
+    """The entry of a slide in ``case.toml``; the slide is opened to check that it can be read.
+
+    A typed size overrides the file's header; a profile is used only if the header states none.
+    """
+    from napari_mosaik.io import open_slide
+    from napari_mosaik.io.slide.types.damage import policy_named
+
+    policy = policy_named(damaged)
+    try:
+        with (
+            naming_options(page=f"--page-{stain}"),
+            open_slide(path, spacing, frame=stain, damaged=policy, icc=icc, page=page) as opened,
+        ):
+            found, source = opened.lattice.spacing_um, opened.spacing_source
+            for doubt in opened.properties.get("warning", "").splitlines():
+                report_warning(f"{path.name}: {doubt}")
+    except MissingPixelSize as error:
+        if not profile:
+            raise MissingPixelSize(
+                f"{error} (for this slide: --spacing-{stain} UM, or --spacing UM for all)"
+            ) from error
+        given, source = given_spacing("", profile)
+        assert given is not None
+        found = given
+    entry: dict[str, Any] = {"path": str(path.absolute())}
+    entry |= {"spacing_um": found, "spacing_source": source}
+    entry |= {"damaged": policy, "icc": icc, "page": page}
+    return {**entry, "profile": profile} if source == "profile" else entry
 
 
 @example_command(commands, "relink", "relink B12 he /new/place/he.svs")

@@ -22,7 +22,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.pet_records import InjectionRecord, record_problem, renamed_items
-from napari_mosaik.core.spacing import typed_spacing
+from napari_mosaik.core.spacing import SpacingSource, typed_spacing
 from napari_mosaik.core.text import typed_number
 
 __all__ = [
@@ -40,7 +40,9 @@ __all__ = [
     "display_problem",
     "example_command",
     "given_settings",
+    "given_spacing",
     "naming_options",
+    "open_window",
     "record_options",
     "report_warning",
     "spacing_option",
@@ -174,6 +176,45 @@ def display_problem() -> str:
     lines = [line for line in ended.stderr.splitlines() if line.startswith("qt.qpa")]
     reason = lines[0].partition(": ")[2] if lines else ended.stderr.strip()[-200:]
     return f"Qt cannot open the display {os.environ.get('DISPLAY', '')} ({reason})"
+
+
+def open_window(case: Path) -> None:
+    """Open napari on a case.
+
+    Raises
+    ------
+    InputError
+        Where napari or Qt is missing, with the command that installs them, or there is no display.
+    """
+    try:
+        import napari  # noqa: F401
+        import qtpy.QtWidgets  # noqa: F401
+    except (ImportError, RuntimeError) as error:
+        raise InputError(
+            f"the window needs napari and Qt ({error}); install them with: "
+            "pip install 'napari-mosaik[all]'"
+        ) from error
+    if problem := display_problem():
+        raise InputError(f"the window cannot open: {problem}. `report` works without a display")
+
+    from napari_mosaik.widgets import show_case
+
+    show_case(case)
+
+
+def given_spacing(
+    spacing: str, profile: str = ""
+) -> tuple[tuple[float, float] | None, SpacingSource]:
+    """The typed or profile pixel size (row, column) in µm, and its source."""
+    if profile:
+        if spacing:
+            raise InputError("give either --spacing or --profile, not both")
+        from napari_mosaik.io.profiles import profile_named
+
+        return profile_named(profile).spacing_um, "profile"
+    if not spacing:
+        return None, "user"
+    return typed_spacing(spacing), "user"
 
 
 def report_warning(text: str) -> None:

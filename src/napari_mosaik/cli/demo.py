@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from napari_mosaik.cli.case import run_case
-from napari_mosaik.cli.common import Seed, display_problem, example_command
+from napari_mosaik.cli.common import Seed, display_problem, example_command, open_window
 from napari_mosaik.cli.show import Bar, drive, figure, table
 from napari_mosaik.cli.side_by_side import fitting_jobs, run_side_by_side
 from napari_mosaik.core.errors import InputError
@@ -51,8 +51,6 @@ def demo(
     typer.echo(f"report:  {report}")
     typer.echo("Synthetic sample data. Research use only.")
     if not headless and not display_problem():
-        from napari_mosaik.cli.review import open_window
-
         open_window(held_out.root)
 
 

@@ -18,13 +18,14 @@ from napari_mosaik.cli.common import (
     command_group,
     display_problem,
     example_command,
+    open_window,
     report_warning,
 )
 from napari_mosaik.cli.show import figure, print_json, table
 from napari_mosaik.core.catalogue import REFERENCE
 from napari_mosaik.core.errors import InputError
 
-__all__ = ["commands", "open_window"]
+__all__ = ["commands"]
 
 
 commands = typer.Typer()
@@ -72,30 +73,6 @@ def report(
 
         if not webbrowser.open(path.as_uri()):
             report_warning(f"no browser opened the report; open {path}")
-
-
-def open_window(case: Path) -> None:
-    """Open napari on a case.
-
-    Raises
-    ------
-    InputError
-        Where napari or Qt is missing, with the command that installs them, or there is no display.
-    """
-    try:
-        import napari  # noqa: F401
-        import qtpy.QtWidgets  # noqa: F401
-    except (ImportError, RuntimeError) as error:
-        raise InputError(
-            f"the window needs napari and Qt ({error}); install them with: "
-            "pip install 'napari-mosaik[all]'"
-        ) from error
-    if problem := display_problem():
-        raise InputError(f"the window cannot open: {problem}. `report` works without a display")
-
-    from napari_mosaik.widgets import show_case
-
-    show_case(case)
 
 
 @example_command(commands, "view", "view B12")
@@ -271,7 +248,7 @@ def package(
     json: JsonOutput = False,
 ) -> None:
     """Pack a reader's annotations for a colleague, without a name of a person or file."""
-    from napari_mosaik.workflow.annotation_package import write_package
+    from napari_mosaik.workflow.annotation_import import write_package
 
     found = one_case(case)
     record = write_package(found, file, _reader(found, reader, slide), slide)
@@ -291,7 +268,7 @@ def merge(
     json: JsonOutput = False,
 ) -> None:
     """Give the shapes of an annotation package to a reader; known ones are updated."""
-    from napari_mosaik.workflow.annotation_package import merge_package
+    from napari_mosaik.workflow.annotation_import import merge_package
 
     found = one_case(case)
     given = merge_package(found, file)

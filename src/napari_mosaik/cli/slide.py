@@ -12,18 +12,17 @@ from napari_mosaik.cli.common import (
     OnDamage,
     PageOption,
     example_command,
+    given_spacing,
     naming_options,
-    report_warning,
 )
 from napari_mosaik.cli.show import Bar, print_json, table
 from napari_mosaik.core.artifact import Progress
 from napari_mosaik.core.errors import InputError, MissingPixelSize
-from napari_mosaik.core.spacing import SpacingSource, typed_spacing
 
 if TYPE_CHECKING:
     from napari_mosaik.io.slide import Slide
 
-__all__ = ["commands", "given_spacing", "slide_entry"]
+__all__ = ["commands"]
 
 Pair = tuple[float, float]
 _LISTED = 20
@@ -68,58 +67,6 @@ def slide(
         _print_facts(file, record)
     if lacking is not None:
         raise lacking
-
-
-def given_spacing(spacing: str, profile: str = "") -> tuple[Pair | None, SpacingSource]:
-    """The typed or profile pixel size (row, column) in µm, and its source."""
-    if profile:
-        if spacing:
-            raise InputError("give either --spacing or --profile, not both")
-        from napari_mosaik.io.profiles import profile_named
-
-        return profile_named(profile).spacing_um, "profile"
-    if not spacing:
-        return None, "user"
-    return typed_spacing(spacing), "user"
-
-
-def slide_entry(
-    stain: str,
-    path: Path,
-    spacing: Pair | None,
-    profile: str,
-    damaged: str,
-    icc: bool = False,
-    page: int | None = None,
-) -> dict[str, Any]:
-    """The entry of a slide in ``case.toml``; the slide is opened to check that it can be read.
-
-    A typed size overrides the file's header; a profile is used only if the header states none.
-    """
-    from napari_mosaik.io import open_slide
-    from napari_mosaik.io.slide.types.damage import policy_named
-
-    policy = policy_named(damaged)
-    try:
-        with (
-            naming_options(page=f"--page-{stain}"),
-            open_slide(path, spacing, frame=stain, damaged=policy, icc=icc, page=page) as opened,
-        ):
-            found, source = opened.lattice.spacing_um, opened.spacing_source
-            for doubt in opened.properties.get("warning", "").splitlines():
-                report_warning(f"{path.name}: {doubt}")
-    except MissingPixelSize as error:
-        if not profile:
-            raise MissingPixelSize(
-                f"{error} (for this slide: --spacing-{stain} UM, or --spacing UM for all)"
-            ) from error
-        given, source = given_spacing("", profile)
-        assert given is not None
-        found = given
-    entry: dict[str, Any] = {"path": str(path.absolute())}
-    entry |= {"spacing_um": found, "spacing_source": source}
-    entry |= {"damaged": policy, "icc": icc, "page": page}
-    return {**entry, "profile": profile} if source == "profile" else entry
 
 
 def _described(

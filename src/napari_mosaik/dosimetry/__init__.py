@@ -1,18 +1,16 @@
 """Dose what-if: time-integrated activity, absorbed dose, and the response of tissue to it."""
 
-from napari_mosaik.dosimetry.draws import (
-    DRAWN_INDICES,
-    DrawSummary,
-    iter_summarise_draws,
-    summarise_draws,
-)
 from napari_mosaik.dosimetry.indices import (
+    DRAWN_INDICES,
     ActivityPlan,
     DoseVolume,
+    DrawSummary,
     TumourControl,
     dose_volume,
     equivalent_uniform_dose,
+    iter_summarise_draws,
     plan_activity,
+    summarise_draws,
     tumour_control,
 )
 from napari_mosaik.dosimetry.kernel import KERNEL_COLUMNS, DoseKernel

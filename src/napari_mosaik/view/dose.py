@@ -21,8 +21,7 @@ from napari_mosaik.view.figure import axis_label, new_figure, note, tidy
 from napari_mosaik.view.formatting import count, number, percent
 from napari_mosaik.view.maps import common_limits, scalar_layer
 from napari_mosaik.view.spec import LayerSpec
-from napari_mosaik.workflow.dose_exchange import write_activity
-from napari_mosaik.workflow.dose_export import write_dose
+from napari_mosaik.workflow.dose_exchange import write_activity, write_dose
 from napari_mosaik.workflow.plan_dose import SOURCE_TITLES
 from napari_mosaik.workflow.plans import Plan
 

@@ -1,9 +1,10 @@
-"""Objects of a segmentation as outlines and as lines of text."""
+"""Objects of a segmentation, and their correction, as outlines and as lines of text."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +15,14 @@ from napari_mosaik.core.shapes import AnnotatedShape
 from napari_mosaik.core.table import Table
 from napari_mosaik.view.formatting import number
 
+if TYPE_CHECKING:
+    from napari_mosaik.workflow.corrections import CorrectionLog, CorrectionSession, SelectedObject
+
 __all__ = [
+    "CorrectionState",
     "area_lines",
     "corrected_lines",
+    "correction_state",
     "cross_lines",
     "object_lines",
     "outline_lines",
@@ -135,6 +141,47 @@ def corrected_lines(
     gone += [cross_lines(c.places_um[0], _CROSS_UM) for c in corrections if c.kind == "delete"]
     empty = np.zeros((0, 2, 2))
     return np.concatenate([empty, *made]), np.concatenate([empty, *gone])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CorrectionState:
+    """Everything that the window shows of a reader's corrections.
+
+    ``made`` and ``gone`` are outlines of edited and of removed regions, vectors (n, 2, 2) in µm of
+    the section; ``lost`` gives the reason for each correction, by index, that has no object;
+    ``found`` are objects that are offered.
+    """
+
+    selected: SelectedObject | None
+    corrections: tuple[Correction, ...]
+    lost: dict[int, str]
+    undo: str
+    redo: str
+    made: Any
+    gone: Any
+    failed: str = ""
+    found: tuple[Correction, ...] = ()
+
+
+def correction_state(
+    session: CorrectionSession | CorrectionLog, at: Any, failed: str = ""
+) -> CorrectionState:
+    """State of a session; the object at a position, (row, column) in µm, is selected."""
+    from napari_mosaik.workflow.corrections import CorrectionSession
+
+    log = session.log
+    corrections = log.corrections
+    selected, lost, edited = None, {}, None
+    found: tuple[Correction, ...] = ()
+    if isinstance(session, CorrectionSession):
+        session.current()
+        if at is not None:
+            selected = session.select(at)
+        lost = {corrections.index(one): why for one, why in session.lost}
+        edited, found = session.edited_objects(), tuple(session.found)
+    undo, redo = log.part.journal.undo_title(), log.part.journal.redo_title()
+    made, gone = corrected_lines(corrections, edited)
+    return CorrectionState(selected, corrections, lost, undo, redo, made, gone, failed, found)
 
 
 def object_lines(numbers: Table) -> list[tuple[str, str]]:

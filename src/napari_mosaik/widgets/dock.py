@@ -37,6 +37,7 @@ from napari_mosaik.widgets.canvas.camera import fit
 from napari_mosaik.widgets.canvas.layer_board import LayerBoard
 from napari_mosaik.widgets.canvas.legend import Overlays
 from napari_mosaik.widgets.canvas.link import CanvasLink
+from napari_mosaik.widgets.canvas.live_layers import LivePreview
 from napari_mosaik.widgets.canvas.side_by_side import ReviewBoard
 from napari_mosaik.widgets.canvas.slide_view import SlideView
 from napari_mosaik.widgets.canvas.view_tools import ViewTools
@@ -48,7 +49,6 @@ from napari_mosaik.widgets.pages.inspector import ARROWS, TileInspector
 from napari_mosaik.widgets.pages.invivo_page import InvivoPage
 from napari_mosaik.widgets.pages.models import ModelsPage
 from napari_mosaik.widgets.pages.pages import Page, StepPage, make_page, pages_of
-from napari_mosaik.widgets.pages.preview import LivePreview
 from napari_mosaik.widgets.pages.review import QueuePanel, ReportButton, ReviewPanel
 from napari_mosaik.widgets.pages.stain_picker import StainPicker
 from napari_mosaik.widgets.pages.twin_pages import CohortPage, TwinPage

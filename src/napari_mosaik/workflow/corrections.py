@@ -21,12 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from napari_mosaik.core.artifact import Artifact
-from napari_mosaik.core.catalogue import (
-    CORRECTED,
-    OBJECTS,
-    STAIN_TITLES,
-    TISSUE,
-)
+from napari_mosaik.core.catalogue import CORRECTED, OBJECTS, STAIN_TITLES, TISSUE
 from napari_mosaik.core.corrections import (
     CORRECTED_FRAMES,
     Correction,
@@ -57,6 +52,8 @@ __all__ = [
     "correct_from_file",
     "correction_records",
     "edited_objects",
+    "open_corrections",
+    "outlined_correction",
 ]
 
 ARTEFACT_TYPES = tuple(name for code, name in ARTEFACT_NAMES.items() if code)
@@ -100,6 +97,11 @@ class CorrectionLog:
         self.case, self.what = case, what
         self.part = JournalPart(case.root, reader, correction_part(what))
         self.reader = self.part.reader
+
+    @property
+    def log(self) -> Self:
+        """Itself, so that it can stand where a `CorrectionSession` may stand."""
+        return self
 
     @property
     def corrections(self) -> tuple[Correction, ...]:
@@ -278,11 +280,17 @@ class CorrectionSession:
 
         See `find_missed`.
         """
-        from napari_mosaik.workflow.find_here import find_missed
+        from napari_mosaik.workflow.picking import find_missed
 
         self.found = []
         segmented = OBJECTS[self.what][0][0]
         self.found = find_missed(self.case, segmented, self._editor, area, stop)
+
+    def find_inside(self, outline_um: ArrayLike) -> None:
+        """Look for missed objects within an outline, points (n, 2) in µm; see `find`."""
+        from napari_mosaik.annotate import lasso_polygon
+
+        self.find(lasso_polygon(outline_um))
 
     def take_found(self, wanted: bool = True) -> None:
         """Add what was found, or forget it if it is not *wanted*."""
@@ -298,6 +306,13 @@ class CorrectionSession:
     def merge(self, chosen: SelectedObject, other: SelectedObject) -> None:
         """Merge two objects."""
         self._do(_of("merge", chosen, other), lambda: self._editor.merge(chosen.label, other.label))
+
+    def merge_with(self, chosen: SelectedObject, place_um: Point) -> None:
+        """Merge an object with the one at a position of the section, µm."""
+        other = self.select(place_um)
+        if other is None:
+            raise InputError("no object at this position; click the second object")
+        self.merge(chosen, other)
 
     def split(self, chosen: SelectedObject, line_um: ArrayLike) -> None:
         """Split an object along a line (n, 2) in µm that crosses it."""
@@ -412,6 +427,22 @@ class CorrectionSession:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def open_corrections(case: Case, what: str, reader: str) -> CorrectionSession | CorrectionLog:
+    """The record of one reader, opened: a session for objects, a log for masks.
+
+    Parameters and errors as for `CorrectionLog`.
+    """
+    return (CorrectionSession if what in OBJECTS else CorrectionLog)(case, what, reader)
+
+
+def outlined_correction(mode: Any, outline_um: ArrayLike, word: str = "") -> Correction:
+    """An outlined region or object, points (n, 2) in µm; *word* is the artefact type."""
+    from napari_mosaik.annotate import lasso_polygon
+
+    kind: Any = "add" if mode == "draw" else mode
+    return Correction(kind, word=word, area_wkt=lasso_polygon(outline_um).wkt)
 
 
 def edited_objects(case: Case, what: str) -> list[tuple[Lattice, Mask]]:

@@ -1,15 +1,18 @@
-"""What the dose what-if exchanges with other programs: Monte Carlo, and doses of organs.
+"""What the dose what-if exchanges with other programs: results, Monte Carlo, doses of organs.
 
 plan of a case ──write_activity──► NIfTI (Bq/mL, lengths of living tissue) + JSON
 dose of a Monte Carlo program (NIfTI, Gy) ──compare_dose──► indices of both
+plan ─► folder of tiles.csv (units in the header, limitations above it), maps and record.json
 organs.csv (mGy/MBq, or time-integrated activity x S) ──organ_limits──► largest activity
 """
 
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +20,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from napari_mosaik.core import Raster, Table
 from napari_mosaik.core.catalogue import DOSE, DOSE_RECORD, TILES
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import FloatArray
@@ -24,7 +28,8 @@ from napari_mosaik.core.text import nearest, read_text
 from napari_mosaik.core.tiles import TileGrid
 from napari_mosaik.dosimetry import NUCLIDES, dose_volume, plan_activity
 from napari_mosaik.io.case import Case
-from napari_mosaik.io.files import write_bytes
+from napari_mosaik.io.files import saving, write_bytes, write_json
+from napari_mosaik.io.store import write_raster
 
 __all__ = [
     "ORGAN_COLUMNS",
@@ -33,6 +38,7 @@ __all__ = [
     "organ_limits",
     "read_organ_table",
     "write_activity",
+    "write_dose",
 ]
 
 ORGAN_COLUMNS: Final = (
@@ -308,3 +314,50 @@ def read_organ_table(path: Path) -> OrganTable:
     if not limits:
         raise InputError(f"{path.name} has a header but no organ")
     return OrganTable(limits, coefficients, cvs)
+
+
+# --- results of a plan as files -------------------------------------------------------------------
+def write_dose(
+    folder: Path,
+    grid: TileGrid,
+    table: Table,
+    maps: Mapping[str, Raster],
+    record: Mapping[str, Any],
+) -> None:
+    """Write the tiles (n), the maps (rows, columns) in their units and the record of one plan.
+
+    A missing value is an empty cell of the table and NaN in a map.
+
+    Raises
+    ------
+    InputError
+        If *folder* exists: nothing is written over.
+    """
+    if folder.exists():
+        raise InputError(f"{folder} exists already; choose another folder, or remove it")
+    with saving("the results of the plan", folder.parent):
+        folder.mkdir(parents=True)
+        try:
+            write_bytes(folder / "tiles.csv", _csv(grid, table, record).encode("utf-8"))
+            for title, raster in maps.items():
+                write_raster(folder / f"{title}.ome.zarr", raster, title)
+            write_json(folder / "record.json", dict(record))
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+
+def _csv(grid: TileGrid, table: Table, record: Mapping[str, Any]) -> str:
+    """Comments with # first, then the header and a row for each tile."""
+    text = io.StringIO(newline="")
+    for line in (f"case {record['case']}, plan {record['name']}", *record["limitations"]):
+        text.write(f"# {line}\n")
+    writer = csv.writer(text, lineterminator="\n")
+    units = [f" [{table.unit(c)}]" if table.unit(c) != "1" else "" for c in table]
+    names = [f"{column}{unit}" for column, unit in zip(table, units, strict=True)]
+    writer.writerow(["tile", "row_um", "column_um", *names])
+    columns = [np.asarray(table[column], float) for column in table]
+    for tile, centre in enumerate(grid.centres_um):
+        values = ["" if np.isnan(c[tile]) else f"{c[tile]:.9g}" for c in columns]
+        writer.writerow([tile, *(f"{float(x):.9g}" for x in centre), *values])
+    return text.getvalue()

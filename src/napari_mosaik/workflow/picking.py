@@ -1,26 +1,38 @@
-"""What a click on a slide picks: a stain vector, or a predicted region.
+"""What a click or an outline on a slide picks: a stain vector, a predicted region, missed objects.
 
 area on CD34 ─► its pixels ─► `segment.stain_vectors` ─► settings with stains="manual"
 place on H&E ─► map of the tissue classes ─► connected region ─► an outline along its pixels
+outline ─► preview of the step there, looser and looser ─► what no object covers ─► offered
+
+Missed vessels or nuclei are offered as corrections; nothing is recorded before the reader accepts.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import shapely
 from numpy.typing import ArrayLike, NDArray
+from scipy import ndimage
 
 from napari_mosaik.annotate.brush import Area
 from napari_mosaik.annotate.pixel_outline import area_of_pixels, region_of_code
+from napari_mosaik.core.artifact import Artifact
 from napari_mosaik.core.catalogue import CLASS_NAMES, CLASSES, STAINING, VESSELS
+from napari_mosaik.core.corrections import OBJECT_SIZES_UM2, Correction
 from napari_mosaik.core.errors import InputError
+from napari_mosaik.core.params import Params
+from napari_mosaik.core.raster import LabelImage
 from napari_mosaik.core.rasterise import rasterise
 from napari_mosaik.core.shapes import AnnotatedShape
 from napari_mosaik.io.case import Case
 from napari_mosaik.io.slide.types.slide import Slide
-from napari_mosaik.segment import VesselParams
+from napari_mosaik.segment import NucleiParams, VesselParams
+from napari_mosaik.segment.label_editing import ObjectEditor
+from napari_mosaik.segment.nuclei_params import NETWORK_PROBABILITY
 from napari_mosaik.segment.stain_vectors import (
     HDabStain,
     PickedStain,
@@ -30,6 +42,9 @@ from napari_mosaik.segment.stain_vectors import (
     ruifrok_stains,
     stain_colour,
 )
+from napari_mosaik.workflow.preview import preview
+from napari_mosaik.workflow.recipe import read_recipe
+from napari_mosaik.workflow.steps import maker_of
 
 __all__ = [
     "CLICK_UM",
@@ -37,6 +52,7 @@ __all__ = [
     "UNTIL_RUN",
     "Picked",
     "VesselParams",
+    "find_missed",
     "pick_vessel_stain",
     "predicted_region",
     "stain_colour",
@@ -198,3 +214,103 @@ def predicted_region(case: Case, at_um: tuple[float, float]) -> tuple[str, Area]
     assert area is not None  # the pixel itself is in it
     names = {**CLASS_NAMES, **classes.names}
     return names[int(codes[row, column])], area
+
+
+# --- missed objects -------------------------------------------------------------------------------
+_SHARES: Final = (0.75, 0.5, 0.25)
+"""Thresholds that are tried, as shares of the one of the run."""
+_COVERED: Final = 0.3
+"""Largest share of a found object that may lie on objects that are there already."""
+
+
+def find_missed(
+    case: Case,
+    segmented: Artifact[LabelImage],
+    editor: ObjectEditor,
+    area: Area,
+    stop: Callable[[], bool] = lambda: False,
+) -> list[Correction]:
+    """Objects within an area that the segmentation missed, as corrections that would add them.
+
+    The highest threshold at which anything is found counts.
+
+    Parameters
+    ----------
+    case, segmented
+        The case, and the segmentation: labels (rows, columns).
+    editor
+        The objects with all corrections.
+    area
+        Where to look, x = column and y = row in µm of the section.
+    stop
+        Asked meanwhile; True cancels.
+
+    Raises
+    ------
+    InputError
+        Nothing is found, the area is too large, or the method has no threshold.
+    """
+    step = maker_of(segmented)
+    left, top, right, bottom = area.bounds
+    region = ((top, left), (bottom - top, right - left))
+    for params in _looser(case, segmented, read_recipe(case.root)[step.name]):
+        found = preview(case, step, params, region, stop)
+        if not found.whole:
+            raise InputError("this area is too large to look through; drag around a smaller one")
+        labels = found.results[segmented]
+        assert isinstance(labels, LabelImage)
+        offered = [one for one in _areas(labels, area) if _is_new(editor, one)]
+        if offered:
+            return [Correction("add", area_wkt=shapely.to_wkt(one, 3)) for one in offered]
+    raise InputError(
+        f"nothing more is found here, not even at {_SHARES[-1]:.0%} of the threshold; draw the "
+        "outline with 'Add missed object'"
+    )
+
+
+def _looser(case: Case, segmented: Artifact[LabelImage], params: Params) -> Iterator[Params]:
+    """The settings of the run with lower and lower thresholds."""
+    for share in _SHARES:
+        if isinstance(params, NucleiParams):
+            own = params.probability or NETWORK_PROBABILITY
+            yield params.model_copy(
+                update={
+                    "probability": own * share,
+                    "sensitivity": params.sensitivity / share,
+                    "min_threshold_od": params.min_threshold_od * share,
+                    "min_area_um2": params.min_area_um2 * share,
+                }
+            )
+        elif isinstance(params, VesselParams) and params.method == "dab":
+            staining = case.store.record(segmented).get(STAINING) or {}
+            used = float(staining.get("threshold_od") or params.dab_od)
+            yield params.model_copy(
+                update={
+                    "threshold": "fixed",
+                    "dab_od": used * share,
+                    "min_area_um2": params.min_area_um2 * share,
+                }
+            )
+        else:
+            raise InputError("this method has no threshold; draw the outline of the missed object")
+
+
+def _areas(labels: LabelImage, area: Area) -> Iterator[Area]:
+    """The outlines of the objects whose centroid lies in an area."""
+    values = labels.array()
+    for number, window in enumerate(ndimage.find_objects(values), 1):
+        if window is None:
+            continue
+        outline = area_of_pixels(values[window] == number, labels.lattice.crop(*window))
+        if outline is not None and outline.centroid.within(area):
+            yield outline
+
+
+def _is_new(editor: ObjectEditor, outline: Area) -> bool:
+    """Whether an outline has the size of an object and no other object covers much of it."""
+    smallest, largest = OBJECT_SIZES_UM2[editor.what]
+    if not smallest <= outline.area <= largest:
+        return False
+    window, drawn = editor.drawn(outline)
+    covered = np.count_nonzero(drawn & (editor[window] > 0))
+    return bool(covered <= _COVERED * np.count_nonzero(drawn))

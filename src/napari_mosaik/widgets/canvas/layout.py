@@ -1,17 +1,52 @@
-"""What the layouts of the canvas have in common."""
+"""The layouts of the canvas: 2 × 2 linked views with linked cameras, and the composite overlay.
+
+napari's grid gives each run of equally many layers a view.  Each view has a picture, the visible
+overlays and a heading; the first view holds the overlays themselves and the others linked copies,
+so visibility, opacity, ruler and the key H work as usual.
+"""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QObject, Signal
+import numpy as np
+from napari.layers import Layer
+from qtpy.QtCore import QObject, Qt, Signal
+from qtpy.QtGui import QGuiApplication
+from superqt.utils import qdebounced
 
-from napari_mosaik.widgets.canvas.layout_state import LayoutState
+from napari_mosaik.core.catalogue import ALIGNMENT, REFERENCE, STAIN_TITLES, STAINS, SUV
+from napari_mosaik.view.spec import placement_um
+from napari_mosaik.widgets.base.case_controller import missing_sources
+from napari_mosaik.widgets.base.gc_tuning import (
+    fast_removal,
+    in_one_update,
+    unselected,
+    without_drawing,
+)
+from napari_mosaik.widgets.canvas.camera import centre_um, look_at
+from napari_mosaik.widgets.canvas.keys import CANVAS
+from napari_mosaik.widgets.canvas.layout_state import (
+    BASE,
+    LayoutState,
+    is_base,
+    put_in_order,
+    show_grid,
+)
+from napari_mosaik.widgets.canvas.list_rows import keep_out_of_list
+from napari_mosaik.workflow.steps import maker_of
 
 if TYPE_CHECKING:
+    from napari.layers import Layer
+
     from napari_mosaik.widgets.canvas.link import CanvasLink
 
-__all__ = ["Layout"]
+
+__all__ = ["Composite", "Layout", "QuadView"]
 
 
 class Layout(QObject):
@@ -84,3 +119,330 @@ class Layout(QObject):
     def restore(self, before: LayoutState) -> None:
         """Put the canvas back."""
         raise NotImplementedError
+
+
+# --- 2 x 2 linked views and the composite overlay -------------------------------------------------
+_PET_OPACITY = 0.35
+_CHANGED = ("visible", "blending", "opacity")
+
+
+class Composite(Layout):
+    """Shows all slides of a case and its PET in one picture."""
+
+    def __init__(self, link: CanvasLink) -> None:
+        super().__init__(link)
+        self._settings: dict[Layer, dict[str, Any]] = {}
+
+    def _slides(self) -> list[Layer]:
+        layers = [self.board.slide_layer(stain) for stain in STAINS]
+        return [layer for layer in layers if layer is not None]
+
+    def is_possible(self) -> bool:
+        """Whether a slide is open."""
+        return bool(self._slides())
+
+    def arrange(self, before: LayoutState) -> None:
+        """Blend the slides, and lay the PET over them."""
+        shown = [(layer, "minimum", 1.0) for layer in self._slides()]
+        for spec in [spec for spec in self.board.specs.values() if spec.result == SUV.name][:1]:
+            known = self.board.layer(spec.name)
+            pet = self.board.put(spec) if known is None else known
+            if known is None:
+                pet.visible = False  # it was not visible before
+            shown.append((pet, "translucent", _PET_OPACITY))
+        for layer, blending, opacity in shown:
+            self._settings[layer] = {name: getattr(layer, name) for name in _CHANGED}
+            layer.blending, layer.opacity, layer.visible = blending, opacity, True
+
+    def restore(self, before: LayoutState) -> None:
+        """Restore visibility, blending and opacity."""
+        settings, self._settings = self._settings, {}
+        for layer, values in settings.items():
+            for name, value in values.items():
+                setattr(layer, name, value)
+
+
+_SHAPE = (2, 2)
+_INVISIBLE = "\N{HAIR SPACE}"
+"""Tells a heading from the layer of that name: napari lets no two layers have one name."""
+_PLACE = ("scale", "translate", "affine")
+_FOLLOWED = (
+    *_PLACE,
+    "visible",
+    "opacity",
+    "blending",
+    "contour",
+    "colormap",
+    "contrast_limits",
+    "gamma",
+    "edge_color",
+    "edge_width",
+    "size",
+    "features",
+)
+"""Properties that a linked copy takes over, as far as its kind of layer has them."""
+
+
+class LinkedLayer:
+    """A copy of a layer that shares its data and follows its display until `unlink`."""
+
+    def __init__(self, source: Layer, cell: str) -> None:
+        self.source = source
+        data, state, kind = source.as_layer_data_tuple()
+        state |= {"name": f"{source.name} · {cell}", "metadata": {}}
+        self.layer = Layer.create(data, state, kind)
+        self.layer.editable = False
+        without_drawing(self.layer)
+        self._links: list[tuple[Any, Any]] = []
+        for name in _FOLLOWED:
+            if hasattr(source.events, name) and hasattr(source, name):
+                self._link(name, partial(self._take, name))
+        if hasattr(source, "contour"):
+            self._take("contour")  # the one property that is not part of a layer's state
+        self._link("data", self._take_data)
+
+    def _link(self, name: str, act: Any) -> None:
+        signal = getattr(self.source.events, name)
+        signal.connect(act)
+        self._links.append((signal, act))
+
+    def _take(self, name: str, _event: Any = None) -> None:
+        setattr(self.layer, name, getattr(self.source, name))
+
+    def _take_data(self, _event: Any) -> None:
+        self.layer.data = self.source.data
+        for name in _PLACE:
+            self._take(name)
+
+    def unlink(self) -> None:
+        """Follow the source no longer."""
+        for signal, act in self._links:
+            signal.disconnect(act)
+        self._links.clear()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Cell:
+    name: str
+    heading: str
+    base: Layer | None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the name of its picture serves as heading."""
+        return self.base is not None and self.base.name == self.heading
+
+
+class QuadView(Layout):
+    """Shows the slides and the PET of a case in four linked views."""
+
+    def __init__(self, link: CanvasLink) -> None:
+        super().__init__(link)
+        self._entered_at: tuple[Any, float] | None = None
+        self._cells: list[_Cell] = []
+        self._copies: list[LinkedLayer] = []
+        self._made: list[Layer] = []
+        self._watched: list[Layer] = []
+        self._rebuild_soon = qdebounced(self._rebuild, timeout=0, parent=self)
+        self.viewer.layers.events.inserted.connect(self._inserted)
+        self.viewer.layers.events.removed.connect(self._removed)
+        link.workspace.events.blind.connect(self._blinded)
+        link.keys.bind(CANVAS, {"quad view": self.toggle})
+
+    def detach(self) -> None:
+        """Leave the viewer as it was found."""
+        self.leave()
+        self._rebuild_soon.cancel()
+        self.viewer.layers.events.inserted.disconnect(self._inserted)
+        self.viewer.layers.events.removed.disconnect(self._removed)
+
+    def is_possible(self) -> bool:
+        """Whether a case is open."""
+        return self.link.workspace.case is not None
+
+    def arrange(self, before: LayoutState) -> None:
+        """Show the four views; the zoom follows the size of a view."""
+        with _busy_cursor(), in_one_update(self.viewer):
+            self._lay_out()
+        cell = np.asarray(self.viewer.canvas.viewbox_size(self.viewer.layers))
+        share = float((cell / np.asarray(self.viewer.canvas.size)).min())
+        look_at(self.viewer, before.centre_um, before.zoom * share)
+        self._entered_at = centre_um(self.viewer), float(self.viewer.scene.camera.zoom)
+
+    def restore(self, before: LayoutState) -> None:
+        """Restore the layers; the camera, too, unless it was moved meanwhile."""
+        bases = [cell.base for cell in self._cells if cell.base is not None]
+        pictures = [*bases, *(layer for layer in before.order if is_base(layer))]
+        now, zoom = centre_um(self.viewer), float(self.viewer.scene.camera.zoom)
+        with in_one_update(self.viewer):
+            self._take_apart()
+            before.restore_layers(self.viewer, pictures)
+            before.restore_grid(self.viewer)
+            for layer in bases:
+                if layer in self.viewer.layers and layer not in before.shown:
+                    layer.visible = False  # the PET, when it was never shown before
+        if self._entered_at is not None:
+            then, entry_zoom = self._entered_at
+            if np.allclose(now, then) and np.isclose(zoom, entry_zoom):
+                before.restore_camera(self.viewer)
+            else:
+                look_at(self.viewer, now, zoom * before.zoom / entry_zoom)
+        self._entered_at = None
+
+    # --- arranging -----------------------------------------------------------------------------
+    def _lay_out(self) -> None:
+        self._cells = list(self._find_cells())
+        bases = [cell.base for cell in self._cells if cell.base is not None]
+        overlays = [
+            layer
+            for layer in self.viewer.layers
+            if layer.visible and layer not in bases and not is_base(layer)
+        ]
+        order: list[Layer] = []
+        for number, cell in enumerate(self._cells):
+            order += [
+                cell.base if cell.base is not None else self._marker(cell.heading),
+                *(self._in_cell(overlays, cell.name) if number else overlays),
+                *self._headed(cell),
+            ]
+        with unselected(self.viewer):
+            for layer in self._made:
+                self.viewer.add_layer(layer)
+        for layer in bases:
+            layer.metadata[BASE] = True
+            layer.visible = True
+        put_in_order(self.viewer, order)
+        keep_out_of_list(self.viewer, self._made)
+        for layer in self.viewer.layers[len(order) :]:
+            layer.visible = False
+        show_grid(self.viewer, len(order) // len(self._cells), _SHAPE)
+        self.viewer.layers.selection.clear()
+        self._watch(set(self.viewer.layers) - set(self._made) - set(overlays))
+        self._rebuild_soon.cancel()  # what was inserted here needs no second round
+
+    def _in_cell(self, overlays: Iterable[Layer], name: str) -> list[Layer]:
+        copies = [LinkedLayer(layer, name) for layer in overlays]
+        self._copies += copies
+        self._made += [copy.layer for copy in copies]
+        return [copy.layer for copy in copies]
+
+    def _find_cells(self) -> Iterable[_Cell]:
+        space = self.link.workspace
+        for stain in STAINS:
+            title, layer = STAIN_TITLES[stain], self.board.slide_layer(stain)
+            yield _Cell(title, self._heading(title, stain, layer is not None), layer)
+        specs = [spec for spec in self.board.specs.values() if spec.result == SUV.name]
+        pet = self.board.put(specs[0]) if specs and space.case is not None else None
+        yield _Cell("PET", self._heading(pet.name if pet else "PET", "pet", pet is not None), pet)
+
+    def _heading(self, title: str, frame: str, there: bool) -> str:
+        if not there:
+            if frame == "pet" and self.link.workspace.blind:
+                return f"{title} · hidden (blind)"
+            given = any(key == frame and not why for _, key, why in self._sources())
+            step = "SUV not computed" if frame == "pet" else "loading"
+            return f"{title} · {step if given else 'missing'}"
+        if frame == REFERENCE:
+            return title
+        state = self.link.workspace.states.get(maker_of(ALIGNMENT[frame]).name)
+        aligned = state is not None and state.word in ("done", "stale")
+        return title if aligned else f"{title} · not registered"
+
+    def _sources(self) -> list[tuple[str, str, str]]:
+        case = self.link.workspace.case
+        return [] if case is None else missing_sources(case)
+
+    def _headed(self, cell: _Cell) -> list[Layer]:
+        """Write the heading of a cell: the picture's name if that says all, or a marker's.
+
+        Every cell gets a marker as soon as one needs it: cells hold equally many layers.
+        """
+        if cell.is_plain:
+            _show_name(cell.base, True)
+        if all(known.is_plain for known in self._cells):
+            return []
+        says_more = cell.base is not None and not cell.is_plain
+        marker = self._marker(cell.heading if says_more else f"{cell.name}{_INVISIBLE}")
+        _show_name(marker, says_more)
+        return [marker]
+
+    def _marker(self, name: str) -> Layer:
+        """A layer without anything to see but its name."""
+        look = {"size": 1e-3, "face_color": "transparent", "border_color": "transparent"}
+        state = {"name": name, **look, **placement_um(REFERENCE)}
+        layer = Layer.create([self._middle()], state, "points")
+        layer.metadata[BASE] = True
+        layer.editable = False
+        _show_name(layer, True)
+        self._made.append(layer)
+        return layer
+
+    def _middle(self) -> tuple[float, float]:
+        """A place on the slides, so that no marker widens what "home" shows."""
+        row, column = centre_um(self.viewer)
+        return float(row), float(column)
+
+    def _take_apart(self) -> None:
+        self._watch(())
+        for copy in self._copies:
+            copy.unlink()
+        with fast_removal(self.viewer):
+            for layer in self._made:
+                if layer in self.viewer.layers:
+                    self.viewer.layers.remove(layer)
+        for cell in self._cells:
+            if cell.base is not None:
+                cell.base.metadata.pop(BASE, None)
+                _show_name(cell.base, False)
+        self._copies, self._made, self._cells = [], [], []
+
+    # --- keeping up -----------------------------------------------------------------------------
+    def _watch(self, layers: Iterable[Layer]) -> None:
+        """Lay out again when one of these is shown or hidden: a hidden overlay, a picture."""
+        for layer in self._watched:
+            layer.events.visible.disconnect(self._shown_or_hidden)
+        self._watched = list(layers)
+        for layer in self._watched:
+            layer.events.visible.connect(self._shown_or_hidden)
+
+    def _shown_or_hidden(self, _event: Any) -> None:
+        self._rebuild_soon()
+
+    def _inserted(self, event: Any) -> None:
+        if self.is_on and event.value not in self._made:
+            self._rebuild_soon()
+
+    def _removed(self, event: Any) -> None:
+        """An overlay that went leaves copies, and all cells after it would move up."""
+        if self.is_on and any(copy.source is event.value for copy in self._copies):
+            self._rebuild_soon()
+
+    def _blinded(self, *_: Any) -> None:
+        if self.is_on:
+            self._rebuild_soon()
+
+    def _rebuild(self) -> None:
+        if not self.is_on:
+            return
+        at, zoom = centre_um(self.viewer), float(self.viewer.scene.camera.zoom)
+        with in_one_update(self.viewer):
+            self._take_apart()
+            self._lay_out()
+        look_at(self.viewer, at, zoom)
+
+
+@contextlib.contextmanager
+def _busy_cursor() -> Iterator[None]:
+    """Show a busy cursor: each copy of an overlay takes about 0.3 s."""
+    QGuiApplication.setOverrideCursor(Qt.CursorShape.WaitCursor)
+    try:
+        yield
+    finally:
+        QGuiApplication.restoreOverrideCursor()
+
+
+def _show_name(layer: Layer, shown: bool) -> None:
+    """Show a layer's name at the top of its view."""
+    overlay = layer.name_overlay
+    overlay.position, overlay.font_size, overlay.box = "top_center", 11, True
+    overlay.visible = shown

@@ -27,8 +27,8 @@ from napari_mosaik.widgets.base.controls import (
 )
 from napari_mosaik.widgets.canvas.active_tool import CanvasTool
 from napari_mosaik.widgets.canvas.keys import CANVAS, SHORTCUTS, key_text, show_shortcuts
+from napari_mosaik.widgets.canvas.layout import Composite, QuadView
 from napari_mosaik.widgets.canvas.overview_map import OverviewMap
-from napari_mosaik.widgets.canvas.quad_view import Composite, QuadView
 from napari_mosaik.widgets.canvas.tools.calibration import Calibration
 from napari_mosaik.widgets.canvas.tools.ruler import Ruler
 from napari_mosaik.widgets.canvas.view_keys import ViewKeys

@@ -16,7 +16,13 @@ from napari_mosaik.core.journal import JournalChange, ReaderJournal
 from napari_mosaik.view.case_results import transform_to_reference
 from napari_mosaik.view.formatting import count, duration
 from napari_mosaik.view.layers import LAYER_TITLES
-from napari_mosaik.view.objects import area_lines, object_lines, outline_lines
+from napari_mosaik.view.objects import (
+    CorrectionState,
+    area_lines,
+    correction_state,
+    object_lines,
+    outline_lines,
+)
 from napari_mosaik.widgets.base.controls import button, column, row, wrapped_label
 from napari_mosaik.widgets.base.reader import ReaderField, with_reader
 from napari_mosaik.widgets.canvas.active_tool import ToolMode
@@ -24,15 +30,7 @@ from napari_mosaik.widgets.canvas.camera import look_at
 from napari_mosaik.widgets.canvas.keys import CANVAS, key_text
 from napari_mosaik.widgets.canvas.link import square_lines
 from napari_mosaik.widgets.canvas.path_tool import PathTool
-from napari_mosaik.widgets.correct.correct_session import (
-    CorrectionState,
-    correction_state,
-    drawn_area,
-    find_in,
-    log_of,
-    merge,
-    open_session,
-)
+from napari_mosaik.workflow.corrections import open_corrections, outlined_correction
 
 if TYPE_CHECKING:
     from napari_mosaik.core import Transform
@@ -253,7 +251,7 @@ class CorrectPanel(QWidget):
         self._busy = True
 
         def work() -> Any:
-            session = open_session(case, target, reader)
+            session = open_corrections(case, target, reader)
             return (
                 case,
                 session,
@@ -271,11 +269,11 @@ class CorrectPanel(QWidget):
     def _opened(self, answer: tuple[Any, ...]) -> None:
         self._busy = False
         case, session, self._transform, state = answer
-        if case is not self._controller.workspace.case or log_of(session).what != self.name:
+        if case is not self._controller.workspace.case or session.log.what != self.name:
             session.close()
             return
         self.session = session
-        log_of(session).part.follow(self._followed)  # undo is of this thread
+        session.log.part.follow(self._followed)  # undo is of this thread
         self._board.set_shown(LAYER_TITLES[self.name], True)
         self._show_state(state)
         early, self._early = self._early, []
@@ -304,7 +302,7 @@ class CorrectPanel(QWidget):
         self.stop()
 
     def _reader_given(self, name: str) -> None:
-        if self.session is not None and name != log_of(self.session).reader:
+        if self.session is not None and name != self.session.log.reader:
             self.stop()
 
     def _committed(self, step: str) -> None:
@@ -322,7 +320,7 @@ class CorrectPanel(QWidget):
         at = self._on_section([place])[0]
         if self.tool.mode == "merge" and self.selected is not None:
             one = self.selected
-            self._act(lambda session: merge(session, one, at))
+            self._act(lambda session: session.merge_with(one, at))
         elif self.tool.mode == "select":
             self._act(lambda session: None, at)
 
@@ -335,11 +333,11 @@ class CorrectPanel(QWidget):
             self._act(lambda session: session.split(chosen, points))
         elif mode == "find":
             self.hint.setText("Looking…")
-            self._act(lambda session: find_in(session, points))
+            self._act(lambda session: session.find_inside(points))
         elif mode in self._tools():
             word = self.kind.currentText() if mode == "flag" else ""
             middle = tuple(np.mean(points, axis=0)) if mode == "draw" else None
-            self._act(lambda session: session.add(drawn_area(mode, points, word)), middle)
+            self._act(lambda session: session.add(outlined_correction(mode, points, word)), middle)
 
     # --- what visual QA found -------------------------------------------------------------------
     def correct_these(self, title: str, places: list[PlaceToCorrect]) -> None:
@@ -390,7 +388,7 @@ class CorrectPanel(QWidget):
         if self.session is None:
             return
         try:
-            move(log_of(self.session).part.journal)
+            move(self.session.log.part.journal)
         except MosaikError as error:
             self._controller.report(error, "Correction")
 

@@ -34,7 +34,7 @@ from napari_mosaik.register import (
     PetAlignParams,
     read_landmarks,
 )
-from napari_mosaik.register.pieces import LOW_CONFIDENCE, align_by_pieces
+from napari_mosaik.register.section_registration import LOW_CONFIDENCE, align_by_pieces
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.step_context import StepContext
 

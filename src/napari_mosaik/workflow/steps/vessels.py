@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_mosaik.core.artifact import Artifact, Progress
-from napari_mosaik.core.blocks import Block
+from napari_mosaik.core.blocks import Block, LazyLabels
 from napari_mosaik.core.catalogue import (
     EXCLUDED,
     EXCLUDED_DAB,
@@ -26,7 +26,6 @@ from napari_mosaik.core.distance import within
 from napari_mosaik.core.frame import Lattice
 from napari_mosaik.core.raster import LabelImage, Raster
 from napari_mosaik.segment import VesselParams
-from napari_mosaik.workflow.lazy_labels import LazyLabels
 from napari_mosaik.workflow.slide_blocks import (
     blocks_with_tissue,
     mask_mm2,
