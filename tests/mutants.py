@@ -643,7 +643,6 @@ def faults() -> list[Fault]:
     found += _of(
         "workflow/virtual_cohort.py",
         "tests/workflow/test_virtual_cohort.py",
-        ("alone = np.einsum", "alone = 2 * np.einsum"),
         ("square = plan.beta * r**2 *", "square = plan.beta * r *"),
         ("plan.rbe * each", "1.0 * each"),
         ('plan.beta * r * each["q_mixed"]', '0.0 * r * each["q_mixed"]'),
@@ -663,6 +662,7 @@ def faults() -> list[Fault]:
         "workflow/virtual_cohort.py",
         "tests/workflow/test_twin.py",
         ("np.exp(ln) / self._measure", "np.exp(ln)"),
+        ("alone = np.einsum", "alone = 2 * np.einsum"),
         ('rows.append(curves * gy["electron"])', "rows.append(curves)"),
         ("source = twin.population if population else twin.posterior", "source = twin.posterior"),
     )

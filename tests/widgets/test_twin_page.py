@@ -321,6 +321,7 @@ def test_plans_are_arms_of_a_virtual_cohort(qtbot, dock, case, opened):
     click(qtbot, page.stop)
     simulated(qtbot, dock, page)
     assert not page.results.isVisible()
+    assert page.state.text() == "Cancelled: run it again."
     click(qtbot, page.run)
     simulated(qtbot, dock, page)
     assert [row[0] for row in cells(page.outcomes)] == ["Two"]

@@ -18,6 +18,7 @@ from napari_mosaik.dosimetry import oxygen_effect, oxygen_from_distance
 from napari_mosaik.io import create_case
 from napari_mosaik.io.case import CaseFile
 from napari_mosaik.twin.chain import Chain
+from napari_mosaik.view.twin import cohort_figure
 from napari_mosaik.workflow.invivo import add_invivo
 from napari_mosaik.workflow.plans import (
     ARM_SETS,
@@ -34,6 +35,7 @@ from napari_mosaik.workflow.steps.dose import SHRINKAGE
 from napari_mosaik.workflow.twin import CaseTwin
 from napari_mosaik.workflow.virtual_cohort import (
     COHORT_OUTCOMES,
+    SIMULATED,
     PatientDoses,
     cohort_document,
     cohort_threshold,
@@ -170,6 +172,8 @@ def test_tumour_control_needs_cells_and_a_slide(case, capsys):
     code, found = call(capsys, case.root, "--outcome", "tcp", "--threshold", "50 %", "--n", 40)
     assert (code, found["unit"], found["threshold"]) == (0, "1", 0.5)
     assert found["patterns"]["one"].startswith("no slide: lognormal differences")
+    found = call(capsys, case.root, "--outcome", "tcp", "--n", 40)[1]
+    assert (found["threshold"], found["threshold_from"]) == (0.5, "an even chance")
 
 
 def test_a_smaller_dose_of_an_organ_is_the_better_one(case, tmp_path, capsys):
@@ -197,8 +201,10 @@ def test_a_smaller_dose_of_an_organ_is_the_better_one(case, tmp_path, capsys):
     assert math.log(one["high"] / one["low"]) / 3.29 == pytest.approx(0.198, rel=0.25)
     tight = call(capsys, case.root, "--outcome", "organ:kidney", "--threshold", 4.5)[1]
     assert [arm["responders"] for arm in tight["arms"]] == [pytest.approx(0.5, abs=0.1), 0.0]
-    marrow = call(capsys, case.root, "--outcome", "organ:marrow")[1]["arms"][0]
-    assert marrow["low"] == marrow["high"] == pytest.approx(0.3)
+    marrow = call(capsys, case.root, "--outcome", "organ:marrow", "--plan", "one")[1]
+    assert marrow["arms"][0]["low"] == marrow["arms"][0]["high"] == pytest.approx(0.3)
+    assert marrow["notes"][0].startswith("Every patient has the outcome 0.3 in every arm")
+    assert not any("Every patient has the outcome" in text for text in tight["notes"])
     code, words = call(capsys, case.root, "--outcome", "organ:kidny")
     assert code == 2
     assert "did you mean 'organ:kidney'?" in words
@@ -313,7 +319,7 @@ def test_thresholds_with_and_without_unit():
     [
         (("--n", "0"), "whole number of 1 or more, not 0"),
         (("--n", "200000"), "200000 patients are too many"),
-        (("--seed", "-1"), "the seed must be a whole number of 0 or more"),
+        (("--seed", "-1"), "--seed"),
         (("--plan", "two"), "has no plan 'two'; the plans of the case are: one"),
         (("--outcome", "suv"), "there is no outcome 'suv'; known are: bed, electron, alpha, tcp"),
         (("--threshold", "5", "--outcome", "tcp"), "5 is no probability"),
@@ -328,6 +334,25 @@ def test_cohorts_that_are_refused_in_one_line(case, capsys, arguments, says):
     assert code == 2
     assert says in words
     assert words.count("\n") == 1
+
+
+def test_arms_that_are_far_apart_are_drawn_on_a_logarithmic_axis(case):
+    write_plan(case.root, Plan(name="one", courses=(ONE,)))
+    much = ONE.model_copy(update={"activity": 3e5})
+    write_plan(case.root, Plan(name="much", courses=(much,)))
+    cohort = simulated(case)
+
+    def drawn(threshold):
+        told = {"drawn_from": "prior", "seed": 0, "outcome": "electron", "threshold": threshold}
+        (axes,) = cohort_figure(cohort, cohort_document(cohort, **told)).axes
+        return axes
+
+    assert drawn(10.0).get_xscale() == "log"
+    axes = drawn(0.0)
+    assert axes.get_xscale() == "linear"
+    assert [text.get_text() for text in axes.texts] == [SIMULATED]
+    counted = drawn(10.0).patches
+    assert len(counted) == 2
 
 
 def test_the_document_names_the_direction(case):

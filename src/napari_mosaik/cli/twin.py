@@ -245,7 +245,7 @@ def simulate_cohort(
         str,
         typer.Option(
             help="Outcome from which a patient responds, as 20 or '20 Gy', 0.5 or '50 %'; of an "
-            "organ the highest dose. Default: the limit of the organ, else the median."
+            "organ the highest dose. Default: the limit of the organ, 0.5 for tcp, else the median."
         ),
     ] = "",
     half_width: Annotated[
@@ -311,9 +311,9 @@ def simulate_cohort(
             for row in document["arms"]
         ],
     )
-    side = "at most" if document["better_is"] == "smaller" else "at least"
+    side = "within: at most" if document["better_is"] == "smaller" else "responders: at least"
     typer.echo(
-        f"responders: {side} {figure(document['threshold'])} ({document['threshold_from']}); "
+        f"{side} {figure(document['threshold'])} ({document['threshold_from']}); "
         f"better is {document['better_is']}"
     )
     for pair in document["better"]:

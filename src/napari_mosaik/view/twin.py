@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -379,6 +380,8 @@ def parameter_strip_figure(picture: TwinPicture) -> Figure:
 
 # --- virtual cohort -----------------------------------------------------------------------------
 _BINS: Final = 40
+_LOG_RATIO: Final = 30.0
+_LEAST_REACH: Final = 0.05
 _NAME: Final = 16
 
 
@@ -453,14 +456,14 @@ def cohort_pair_rows(document: Mapping[str, Any]) -> list[tuple[str, ...]]:
 def cohort_words(document: Mapping[str, Any]) -> list[str]:
     """What a cohort was drawn from, what a responder is, and what the numbers rest on."""
     unit = "" if document["unit"] == "1" else document["unit"]
-    side = "at most" if document["better_is"] == "smaller" else "at least"
+    side = "Within: at most" if document["better_is"] == "smaller" else "Responders: at least"
     bar = f"{side} {number(document['threshold'], unit)} ({document['threshold_from']})"
     spread = ", ".join(
         f"{_LABELS[one['name']][0]} {number(one['sd_ln'], digits=2)}"
         for one in document["between_patients"]
     )
     return [
-        f"Responders: {bar}; better is {document['better_is']}.",
+        f"{bar}; better is {document['better_is']}.",
         f"n: patients for a half width of {document['half_width']:g}.",
         f"Between the patients, SD of ln: {spread}.",
         *document["notes"],
@@ -474,11 +477,10 @@ def cohort_figure(cohort: PlanCohort, document: Mapping[str, Any]) -> Figure:
     label = axis_label(document["label"], document["unit"])
     axes = tidy(figure.add_subplot(), label)
     bar = document["threshold"]
-    low = min(bar, *(float(values.min()) for values in arms.values()))
-    high = max(bar, *(float(np.percentile(values, 99)) for values in arms.values()))
-    reach = max(high - low, 1e-6 * max(abs(high), 1.0))
-    low, high = low - 0.03 * reach, high + 0.03 * reach
-    edges = np.linspace(low, high, _BINS + 1)
+    edges, is_log = _edges(list(arms.values()), bar)
+    if is_log:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
     for place, (values, row) in enumerate(zip(arms.values(), document["arms"], strict=True)):
         counts = np.histogram(values, edges)[0]
         heights = place - 0.62 * counts / max(1, counts.max())
@@ -488,16 +490,31 @@ def cohort_figure(cohort: PlanCohort, document: Mapping[str, Any]) -> Figure:
         axes.plot(row["median"], below, "|", color=palette.PREDICTED, ms=11, mew=2.5)
     axes.axvline(bar, color=palette.REFERENCE_LINE, lw=1, ls="--")
     axes.set_yticks(range(len(arms)), [_short(name) for name in arms])
-    axes.set_xlim(low, high)
+    axes.set_xlim(edges[0], edges[-1])
     axes.set_ylim(len(arms) - 0.6, -0.75)
     axes.spines[["left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
     axes.text(
         0.5, 0.5, SIMULATED, transform=axes.transAxes, ha="center", va="center", rotation=12,
-        fontsize=15, alpha=0.35, zorder=6,
+        fontsize=12, alpha=0.35, zorder=6,
     )  # fmt: skip
     return figure
 
 
+def _edges(arms: Sequence[FloatArray], bar: float) -> tuple[FloatArray, bool]:
+    """Edges of the bins of all arms, and whether they are logarithmic: where arms are far apart."""
+    every = np.concatenate(arms)
+    ends = [float(np.percentile(values, 99)) for values in arms]
+    low, high = min(bar, float(every.min())), max(bar, *ends)
+    if low > 0 and high > _LOG_RATIO * low:
+        reach = np.log(high / low)
+        return np.exp(
+            np.linspace(np.log(low) - 0.03 * reach, np.log(high) + 0.03 * reach, _BINS + 1)
+        ), True
+    reach = max(high - low, _LEAST_REACH * max(abs(high), 1.0))
+    return np.linspace(low - 0.03 * reach, high + 0.03 * reach, _BINS + 1), False
+
+
 def _short(name: str) -> str:
-    return name if len(name) <= _NAME else f"{name[: _NAME - 1]}…"
+    """A name in at most two lines."""
+    return "\n".join(wrap(name, _NAME, max_lines=2, placeholder="…"))

@@ -50,6 +50,7 @@ from napari_mosaik.workflow.twin import CaseTwin
 __all__ = [
     "ANTIGEN_UM",
     "COHORT_OUTCOMES",
+    "EVEN_CHANCE",
     "ORGAN_PREFIX",
     "PATIENTS_LIMIT",
     "SIMULATED",
@@ -68,6 +69,8 @@ __all__ = [
 
 SIMULATED: Final = "simulated; not evidence"
 PATIENTS_LIMIT: Final = 100_000
+EVEN_CHANCE: Final = 0.5
+"""Tumour control from which a patient responds, where no other is given."""
 ORGAN_PREFIX: Final = "organ:"
 _GY: Final = "Gy"
 _TIMES_H: Final = np.concatenate([[0.0], np.geomspace(0.5, 1500.0, 63)])
@@ -75,6 +78,7 @@ _PATIENTS_AT_ONCE: Final = 500
 _ELEMENTS_AT_ONCE: Final = 500_000
 _UNEVEN_AT_ONCE: Final = 25_000
 """Patients times tiles of one stretch: a fraction of a second, so that Cancel stops it."""
+_SAME: Final = 1e-9
 _MOLAR_G: Final = DeliveryParams().molar_mass_g_per_mol
 ANTIGEN_UM: Final = DeliveryParams().antigen_um
 """Antigen of a tumour, µM, where no other is given (Table 2 of the kinetics)."""
@@ -179,8 +183,8 @@ def _slide_pattern(case: Case, plan: Plan) -> SlidePattern:
             return SlidePattern(np.ones(1), np.ones(1), None, words)
         raise InputError(
             f"plan '{plan.name}': the case has no {which} uptake of its tiles, and the tumour "
-            "control of a mean dose is too high: run the case first, or give the plan a variation "
-            "within the tumour (dose.within_cv)"
+            "control of a mean dose is too high: run the case first, or give the plan an unseen "
+            "variation (page 'Dose what-if', --set dose.within_cv=0.3)"
         )
     suv = np.maximum(np.asarray(store.read(source)["suv"], float), 0.0)
     table = None if store.origin(PARAMETERS) is None else store.read(PARAMETERS)
@@ -577,7 +581,8 @@ def _patterns(
         if plan.number_of_clonogens is None:
             return {}, {
                 "tcp": f"plan '{name}' states neither the volume of the tumour nor its number of "
-                "clonogenic cells: give the plan one of them (dose.tumour_ml, dose.clonogens)"
+                "clonogenic cells: give it one of them ('Tumour' or 'Clonogenic cells' on the page "
+                "'Dose what-if', --set dose.tumour_ml=ML)"
             }
         try:
             found[name] = _slide_pattern(case, plan)
@@ -718,7 +723,8 @@ def cohort_document(
         Where they come from: 'prior' or 'posterior', random seed, and which outcome is told.
     threshold
         Outcome from which a patient responds, in its unit, or up to which, where a smaller one is
-        better.  If None, the limit of an organ, else the median over all arms.
+        better.  If None, the limit of an organ, `EVEN_CHANCE` for tumour control, else the median
+        over all arms.
     half_width
         Half width of the interval for which the number of patients is given.
 
@@ -734,6 +740,8 @@ def cohort_document(
         bar, bar_from = _possible(float(threshold), kind), "given"
     elif kind.smaller_is_better and limit is not None:
         bar, bar_from = limit, "limit of the organ"
+    elif kind.unit != _GY:
+        bar, bar_from = EVEN_CHANCE, "an even chance"
     else:
         bar, bar_from = float(np.median(list(own.outcomes.values()))), "median of all arms"
     rows = []
@@ -773,8 +781,17 @@ def cohort_document(
         ],
         "patterns": dict(cohort.patterns),
         "not_available": dict(cohort.missing),
-        "notes": list(cohort.notes),
+        "notes": [*_no_difference(own), *cohort.notes],
     }
+
+
+def _no_difference(cohort: Cohort) -> list[str]:
+    """A sentence where every patient of every arm has the same outcome; else none."""
+    every = np.concatenate(list(cohort.outcomes.values()))
+    if float(np.ptp(every)) > _SAME * max(1.0, float(np.abs(every).max())):
+        return []
+    words = f"Every patient has the outcome {float(every[0]):.3g} in every arm"
+    return [f"{words}: shares and P(A better) tell nothing."]
 
 
 def _summary(values: FloatArray) -> dict[str, float]:

@@ -70,6 +70,7 @@ from napari_mosaik.workflow.twin import TWIN_LIMITS, CaseTwin
 from napari_mosaik.workflow.virtual_cohort import (
     ANTIGEN_UM,
     COHORT_OUTCOMES,
+    EVEN_CHANCE,
     ORGAN_PREFIX,
     PATIENTS_LIMIT,
     SIMULATED,
@@ -543,6 +544,7 @@ def _observe(given: tuple[int, str, str], case: Case) -> Mapping[str, Any]:
 _COHORT = "Virtual cohort"
 _POSTERIOR, _PRIOR = "posterior", "prior"
 _DEFAULT_N: Final = 400
+_COUNT_PX: Final = 110
 _ARM_PX, _AXIS_PX, _MOST_PX = 70, 75, 460
 _NOTHING_TAKEN = (
     "No scan was taken in, so there is no posterior: take one in on the page 'Updating twin', or "
@@ -568,7 +570,7 @@ class CohortPage(Page):
         self._unticked: set[str] = set()
         self._asked = 0
         self._failure = ""
-        self._running = False
+        self._running = self._stopped = False
         self._case: object = None
         self._seen: object = None
         events = controller.workspace.events
@@ -597,6 +599,7 @@ class CohortPage(Page):
         self.n, self.seed = QSpinBox(), QSpinBox()
         self.n.setRange(1, PATIENTS_LIMIT)
         self.n.setValue(_DEFAULT_N)
+        self.n.setMinimumWidth(_COUNT_PX)
         self.seed.setRange(0, 2**31 - 1)
         self.threshold = QLineEdit()
         self.threshold_label = QLabel()
@@ -638,6 +641,7 @@ class CohortPage(Page):
         self.presets = button("Preset arms", lambda: None)
         self.presets.setMenu(self._preset_menu())
         self.told = wrapped_label()
+        self.told.hide()
         self.mass = QWidget()
         self.mass.setLayout(row(QLabel("Antigen, µM"), self.antigen, 1))
         self.state = wrapped_label(bold=True)
@@ -650,7 +654,7 @@ class CohortPage(Page):
                 self._arms,
                 row(self.presets, self.plans, 1),
                 self.told,
-                row(QLabel("From"), self.source),
+                row(QLabel("Patients from"), self.source),
                 row(QLabel("Outcome"), self.outcome),
                 row(QLabel("Patients"), self.n, QLabel("Seed"), self.seed, 1),
                 row(self.threshold_label, self.threshold),
@@ -708,7 +712,7 @@ class CohortPage(Page):
         case = self._controller.workspace.case
         self.setEnabled(case is not None)
         if case is not self._case:
-            self._case, self.cohort, self._made = case, None, None
+            self._case, self.cohort, self._made, self._stopped = case, None, None, False
             self._unticked.clear()
             if self.body is not None:
                 self._tell("")
@@ -854,6 +858,7 @@ class CohortPage(Page):
         """Unit and text of the threshold of this outcome; each outcome has its own."""
         kind = self.kind
         limit = "limit of the organ" if kind.smaller_is_better else "median of all arms"
+        limit = limit if kind.unit == "Gy" else f"{EVEN_CHANCE:g}"
         unit = ", Gy" if kind.unit != "1" else ", 0 to 1"
         self.threshold_label.setText(f"Threshold{unit}")
         self.threshold.setPlaceholderText(limit)
@@ -893,7 +898,7 @@ class CohortPage(Page):
     def _outdated(self) -> str:
         """Why there are no numbers although something was simulated; empty if they are current."""
         if self._made is None or self.choice is None or self.cohort is None:
-            return "Nothing was simulated yet."
+            return "Cancelled: run it again." if self._stopped else "Nothing was simulated yet."
         basis, settings = self._made
         if basis != self.choice.basis:
             return "Plans or twin were changed since the last run: run it again."
@@ -902,8 +907,9 @@ class CohortPage(Page):
     def _document(self) -> dict[str, Any]:
         """What is told of the cohort; raises `InputError` for a threshold that is no number."""
         settings, kind = self._settings(), self.kind
-        threshold = cohort_threshold(self.threshold.text(), kind)
         assert self.cohort is not None
+        self.cohort.of(kind.name)  # an outcome that is not there is told first
+        threshold = cohort_threshold(self.threshold.text(), kind)
         return cohort_document(
             self.cohort,
             drawn_from=_PRIOR if settings["population"] else _POSTERIOR,
@@ -941,9 +947,12 @@ class CohortPage(Page):
         self.better.setVisible(bool(pairs))
         self.about.setText("\n".join(cohort_words(document)))
         unit = "" if document["unit"] == "1" else document["unit"]
-        head = self.outcomes.horizontalHeaderItem(1)
-        assert head is not None
-        head.setText(unit or "TCP")
+        share = "Within" if document["better_is"] == "smaller" else "Responders"
+        heads = {1: unit or "TCP", 2: share, 3: f"n, ±{document['half_width']:g}"}
+        for place, words in heads.items():
+            head = self.outcomes.horizontalHeaderItem(place)
+            assert head is not None
+            head.setText(words)
         self.figure.setFixedHeight(min(_MOST_PX, _AXIS_PX + _ARM_PX * len(cohort.arms)))
         self.results.show()
         self.figure.show_when_seen(partial(cohort_figure, cohort, document))
@@ -966,7 +975,7 @@ class CohortPage(Page):
         job = self._controller.start(_COHORT, partial(_simulate, settings, case))
         if job is None:
             return
-        self.cohort, self._made, self._running = None, None, True
+        self.cohort, self._made, self._running, self._stopped = None, None, True, False
         self._fill()
 
         def done(found: PlanCohort) -> None:
@@ -974,7 +983,11 @@ class CohortPage(Page):
                 self.cohort, self._made = found, (choice.basis, settings)
 
         job.done.connect(done)
+        job.cancelled.connect(self._cancelled)
         job.ended.connect(self._ended)
+
+    def _cancelled(self) -> None:
+        self._stopped = True
 
     def _ended(self) -> None:
         self._running = False
