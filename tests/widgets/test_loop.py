@@ -108,7 +108,7 @@ def test_the_mouse_draws_with_each_tool_and_alt_erases(qtbot, dock, opened, own_
     drawing.take("select")
     drag((80, 75), (80, 75))
     assert drawing.selected == document.shapes[-1].key
-    drawing.remove_selected()
+    drawing.run("delete")
     assert len(document) == before + 2
     drawing.release()
     assert dock.viewer.scene.camera.mouse_pan

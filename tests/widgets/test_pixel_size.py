@@ -74,9 +74,9 @@ def test_the_page_reports_an_unknown_size_and_the_source_of_a_known_one(tmp_path
     doubts = case_status(case).doubts
     assert doubts == {"he": "H&E slide: pixel size unknown"}
     assert _content_lines(case, doubts)[0] == "⚠ H&E slide: pixel size unknown"
-    case.set_spacing("he", (0.5, 0.5), "profile", "lab")
+    case.update(slides={"he": slides["he"].spaced((0.5, 0.5), "profile", "lab")})
     assert unknown_size(case, "he") == ""
     line = _content_lines(Case(case.root), {})[0]
     assert line == "✓ H&E: he.png · 0.5 µm/px, from the scanner profile 'lab'"
-    case.set_spacing("he", (0.25, 0.25), "ruler")
+    case.update(slides={"he": slides["he"].spaced((0.25, 0.25), "ruler")})
     assert _content_lines(case, {})[0].endswith("0.25 µm/px, measured with the ruler")

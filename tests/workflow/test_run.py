@@ -12,7 +12,7 @@ from napari_mosaik.core import Blocked, CaseLocked, InputError, MosaikError
 from napari_mosaik.core.artifact import Origin
 from napari_mosaik.core.table import Table
 from napari_mosaik.io import Case
-from napari_mosaik.workflow.case_status import _stale, case_status, step_status
+from napari_mosaik.workflow.case_status import _stale, case_status
 from napari_mosaik.workflow.recipe import (
     changed,
     parse_setting,
@@ -264,7 +264,7 @@ def test_a_recipe_is_complete_and_replayed(chain, case, tmp_path):
     stored = tomllib.loads((case.root / "recipe.toml").read_text())
     assert stored == {"first": {"factor": 2}, "extra": {"factor": 2}, "last": {"factor": 7}}
     assert recipe_from(stored) == read_recipe(case.root) == recipe
-    assert step_status(case, chain.steps()[0], Settings()).word == "missing"
+    assert case_status(case, recipe).states["first"].word == "missing"
 
 
 @pytest.mark.parametrize(

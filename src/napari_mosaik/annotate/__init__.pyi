@@ -4,7 +4,6 @@ from .agreement import (
     ReaderAgreement,
     ReadingTile,
     TileConfusion,
-    compare_readers,
     pair_agreement,
     tile_confusion,
 )
@@ -89,7 +88,6 @@ __all__ = [
     "adjudicated_shapes",
     "area_of_pixels",
     "clean",
-    "compare_readers",
     "consensus_of",
     "cut_region",
     "insert_vertex",

@@ -17,9 +17,9 @@ from typing import Final
 import numpy as np
 import scipy  # its parts are loaded on first use
 import shapely
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from napari_mosaik.core import FloatArray, InputError, Lattice
+from napari_mosaik.core import FloatArray, Lattice
 from napari_mosaik.core.progress import checkpoint
 from napari_mosaik.core.rasterise import rasterise
 from napari_mosaik.core.shapes import AnnotatedShape
@@ -31,7 +31,6 @@ __all__ = [
     "ReadingTile",
     "TileConfusion",
     "agreement_of",
-    "compare_readers",
     "kappa_of",
     "pair_agreement",
     "tile_confusion",
@@ -81,36 +80,6 @@ class ReaderAgreement:
     n_excluded: int
 
 
-def compare_readers(first: ArrayLike, second: ArrayLike, *, unread: int = 0) -> ReaderAgreement:
-    """Compare the class codes of two readers, sample by sample.
-
-    Parameters
-    ----------
-    first, second
-        Label arrays of the same shape, whole numbers; NaN or *unread* where the reader gave no
-        class.  Such samples of either reader are excluded and counted.
-    unread
-        Code for "not classified".
-
-    Raises
-    ------
-    InputError
-        Different shapes, or a code that is not a whole number.
-
-    Notes
-    -----
-    kappa = (p_o - p_e) / (1 - p_e) with p_e from the products of the marginals (Cohen 1960,
-    Educ Psychol Meas 20:37); Dice = 2 n_kk / (n_k. + n_.k) (Dice 1945, Ecology 26:297).
-    """
-    a, b = np.asarray(first), np.asarray(second)
-    if a.shape != b.shape:
-        raise InputError(f"the maps of the readers have different shapes: {a.shape} and {b.shape}")
-    read_a, read_b = _read(a, unread), _read(b, unread)
-    both = read_a & read_b
-    codes, confusion = _confusion(_whole(a[both]), _whole(b[both]))
-    return agreement_of(tuple(map(int, codes)), confusion, int((read_a ^ read_b).sum()))
-
-
 def agreement_of(
     codes: tuple[int, ...], confusion: NDArray[np.int64], n_excluded: int = 0
 ) -> ReaderAgreement:
@@ -125,28 +94,6 @@ def agreement_of(
     observed, kappa = (float(value) for value in kappa_of(confusion))
     n = int(confusion.sum())
     return ReaderAgreement(codes, confusion, observed, kappa, dice, n, n_excluded)
-
-
-def _read(codes: NDArray[np.generic], unread: int) -> NDArray[np.bool_]:
-    """Where the reader gave a class."""
-    classified: NDArray[np.bool_] = (codes != unread) & ~np.isnan(codes.astype(float))
-    return classified
-
-
-def _whole(codes: NDArray[np.generic]) -> NDArray[np.int64]:
-    whole = codes.astype(np.int64)
-    if (whole != codes.astype(float)).any():
-        raise InputError("class codes must be whole numbers")
-    return whole
-
-
-def _confusion(
-    a: NDArray[np.int64], b: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    codes = np.union1d(a, b)
-    index = np.searchsorted(codes, a) * codes.size + np.searchsorted(codes, b)
-    counts = np.bincount(index, minlength=codes.size**2).astype(np.int64)
-    return codes, counts.reshape(codes.size, codes.size)
 
 
 def kappa_of(confusion: NDArray[np.int64]) -> tuple[FloatArray, FloatArray]:

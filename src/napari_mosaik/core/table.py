@@ -8,15 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_mosaik.core.errors import InputError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 __all__ = ["Table"]
 
@@ -92,9 +89,3 @@ class Table:
     def points_um(self) -> NDArray[np.float64]:
         """Object centroids (n, 2): row and column in µm of `frame`."""
         return self.matrix(["row_um", "column_um"])
-
-    def to_pandas(self) -> pd.DataFrame:
-        """The columns as a pandas data frame."""
-        import pandas as pd
-
-        return pd.DataFrame({name: np.asarray(column) for name, column in self.columns.items()})

@@ -1,7 +1,6 @@
 from .block_measurements import measure_block
 from .catalogue import (
     CUTOFFS_OD10,
-    GROUPS,
     PARAMETERS,
     TileParameter,
     caix_grades,
@@ -34,7 +33,6 @@ from .tile_aggregation import (
 
 __all__ = [
     "CUTOFFS_OD10",
-    "GROUPS",
     "OBJECT_ABOUT",
     "OBJECT_UNITS",
     "PARAMETERS",

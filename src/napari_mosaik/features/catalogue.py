@@ -28,7 +28,6 @@ from napari_mosaik.features.tile_aggregation import (
 
 __all__ = [
     "CUTOFFS_OD10",
-    "GROUPS",
     "PARAMETERS",
     "Group",
     "TileParameter",
@@ -44,7 +43,6 @@ __all__ = [
 ]
 
 Group = Literal["vascular", "nuclear", "caix", "tissue"]
-GROUPS: Final[tuple[Group, ...]] = ("vascular", "nuclear", "caix", "tissue")
 
 
 @dataclass(frozen=True, slots=True)

@@ -404,24 +404,6 @@ class Case:
             page=entry.page,
         )
 
-    def set_spacing(
-        self,
-        stain: str,
-        spacing_um: tuple[float, float],
-        source: SpacingSource,
-        profile: str = "",
-    ) -> None:
-        """Store the pixel size (row, column) of a slide in µm, and its source, in ``case.toml``.
-
-        Raises `InputError` for an implausible size (outside 0.05 to 20 µm) unless it was typed.
-        """
-        from napari_mosaik.io.slide.types.pixel_size import check_user_spacing
-
-        entry = self._entry(stain)
-        given = check_user_spacing(self.path(entry.path), spacing_um)
-        assert given is not None
-        self.update(slides={**self.file.slides, stain: entry.spaced(given, source, profile)})
-
     @property
     def pyramids(self) -> Path:
         """Folder of the virtual levels of the slides once they are stored."""

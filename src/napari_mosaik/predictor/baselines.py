@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
-from typing import Any, Final, Literal, Protocol, Self
+from typing import Any, Final, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,12 +79,6 @@ _N_CENTRES: Final = 60
 _LENGTH: Final = 0.75
 _RETAINED: Final = slice(1, 3)
 """Bound and internalised antibody, of free, bound and internalised."""
-
-
-class _Fitted(Protocol):
-    """What predicts once it is fitted."""
-
-    def predict(self, surroundings: Surroundings) -> FloatArray: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)

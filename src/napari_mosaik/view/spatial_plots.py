@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from napari_mosaik.core import InputError, Table, palette
 from napari_mosaik.core.catalogue import CLUSTER_NAMES
+from napari_mosaik.spatial.association import FEW_EFFECTIVE
 from napari_mosaik.view.figure import (
     KEEP_INK,
     axis_label,
@@ -34,9 +35,6 @@ __all__ = [
     "moran_figure",
     "parameter_uptake_figure",
 ]
-
-_FEW = 10.0
-"""Below this effective sample size the p-values are rough."""
 
 
 def correlation_figure(
@@ -286,11 +284,11 @@ def correlation_notes(correlations: CohortCorrelations | None, own: Table | None
     lines = []
     if own is not None:
         sizes = np.asarray(own["ess_pearson"], float)
-        few = int((sizes < _FEW).sum())
+        few = int((sizes < FEW_EFFECTIVE).sum())
         if few:
             lines.append(
                 f"⚠ {few} of {sizes.size} correlations have an effective sample size below "
-                f"{_FEW:g} tiles: their p-values are approximate."
+                f"{FEW_EFFECTIVE:g} tiles: their p-values are approximate."
             )
         n = np.asarray(own["n"])
         lines.append(f"{n.min()} to {n.max()} tiles of this case have both parameter and uptake.")

@@ -122,13 +122,6 @@ class TileData:
         """Distance between neighbouring tiles, µm."""
         return 1.0 if self.grid is None else self.grid.stride_um
 
-    def top_um(self) -> NDArray[np.float64]:
-        """Position above the middle of the tiles for a heading, (1, 2), (row, column) in µm."""
-        if self.grid is None or not len(self.grid):
-            return np.zeros((1, 2))
-        low, high = self.grid.centres_um.min(axis=0), self.grid.centres_um.max(axis=0)
-        return np.array([[low[0] - self.stride_um, (low[1] + high[1]) / 2]])
-
     def measured(self) -> NDArray[np.float64] | None:
         """Measured uptake, (n_tiles,) SUV; NaN where it is missing."""
         return None if self.uptake is None else np.asarray(self.uptake["suv"], float)

@@ -33,7 +33,7 @@ from napari_mosaik.workflow.relink import file_title, lost_files
 from napari_mosaik.workflow.step import Step, StepStatus, Word
 from napari_mosaik.workflow.steps import STEPS, maker_of
 
-__all__ = ["CaseStatus", "case_status", "cohort_line", "given_sources", "step_status"]
+__all__ = ["CaseStatus", "case_status", "cohort_line", "given_sources"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,11 +170,6 @@ def given_sources(step: Step[Any], done: Collection[str] = ()) -> set[str]:
         elif entry.kind in ("slide", "pet", "injection"):
             keys.add(_key(entry))
     return keys
-
-
-def step_status(case: Case, step: Step[Any], params: Params) -> StepStatus:
-    """The status of one step under the given settings and the case's recipe for the others."""
-    return case_status(case, {**read_recipe(case.root), step.name: params}).states[step.name]
 
 
 _Cause = Literal[

@@ -62,9 +62,6 @@ DEFAULT_FWHM_MM = 1.5
 """Resolution of a microPET scanner, assumed where a case states none."""
 _FINE_TUNING_SHARE = 4
 """Fine-tuning takes this part of the epochs of a training."""
-READ_BY_PREDICTOR = ("annotation", "correction")
-"""Kinds of readers' work that reach the uptake network, through the results that it reads."""
-
 
 _TRAINING_REVISION: Final = 2
 """Raised where equal inputs, settings and seed give another model: it is trained again."""

@@ -23,7 +23,6 @@ from napari_mosaik.core.progress import checkpoint, map_progress, run_to_end
 from napari_mosaik.core.text import nearest
 from napari_mosaik.core.tiles import IntArray, TileGrid
 from napari_mosaik.dosimetry import (
-    DRAWN_INDICES,
     NUCLIDES,
     DoseKernel,
     RepairState,
@@ -41,7 +40,6 @@ from napari_mosaik.kinetics import iter_sobol
 from napari_mosaik.workflow.plans import Plan, Spreads, half_times_as_rates
 
 __all__ = [
-    "INDEX_UNITS",
     "QUANTILES",
     "SOURCE_TITLES",
     "TILE_QUANTITIES",
@@ -65,7 +63,6 @@ TILE_QUANTITIES: Final = {
     "ln_survival": ("1", "logarithm of the surviving share of cells"),
 }
 """Quantities of a tile with unit and meaning, in the order of their columns."""
-INDEX_UNITS: Final = {**dict.fromkeys(DRAWN_INDICES, "Gy"), "tcp": "1"}
 SOURCE_TITLES: Final = {
     "calibration": "calibration of the PET",
     "uptake": "error of the uptake map",

@@ -264,10 +264,6 @@ class Drawing(CanvasTool):
         """Redo what was undone last."""
         self.attempt(self.annotation.redo)
 
-    def remove_selected(self) -> None:
-        """Delete the selected annotations."""
-        self.run("delete")
-
     def why_not(self, command: str) -> str:
         """Why a command does not apply to the selected annotations; empty if it does."""
         return why_not(self.annotation.document, self.selection, command)

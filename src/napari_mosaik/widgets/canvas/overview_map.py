@@ -86,11 +86,6 @@ class OverviewMap(QWidget):
         self._follow(None)
         self.hide()
 
-    @property
-    def is_shown(self) -> bool:
-        """Whether the map is switched on; it appears as soon as a slide is visible."""
-        return self._wanted
-
     def set_shown(self, shown: bool) -> None:
         """Show or hide the map."""
         self._wanted = shown

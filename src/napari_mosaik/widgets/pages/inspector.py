@@ -66,7 +66,6 @@ _NEAREST_TIPS = (
     "SUV that was predicted for it by networks without its case",
 )
 _IMAGE_PX = 96
-_RIGHT = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
 _ROUND = 1.15
 """So many times its resolution is shown of the scanner's footprint."""
 _OUTLINES = (palette.LANDMARK, palette.PSF_CIRCLE)

@@ -242,7 +242,6 @@ class DrawnInputs:
             self._nuclei = self._read(CORRECTED_NUCLEUS_OBJECTS)
             to_reference = transform_of(self._read(ALIGNMENT["he"]))
             self._nuclei_um = to_reference.apply(self._nuclei.points_um())
-            self._nucleus_scale = to_reference.scale
             self._nucleus_min_um2 = self._smallest(NUCLEUS_OBJECTS)
             self.names += [("thresholds", "nucleus"), ("calibration", "haematoxylin")]
             self._columns.append(self._nuclear)

@@ -124,11 +124,6 @@ class OpenSlideSource:
             profile = lowlevel.read_icc_profile(handle)
         return profile or None
 
-    def associated_names(self) -> tuple[str, ...]:
-        """Names of the label, macro and thumbnail images; their pixels are not read."""
-        with self._handle() as handle:
-            return tuple(lowlevel.get_associated_image_names(handle))
-
     def close(self) -> None:
         """Close all handles; a handle in use is closed when its thread returns it."""
         with self._lock:

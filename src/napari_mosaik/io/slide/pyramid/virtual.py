@@ -66,11 +66,6 @@ class VirtualPyramidSource:
         self.properties = source.properties
         self._tell()
 
-    @property
-    def wrapped(self) -> TileSource:
-        """The source to which levels are added."""
-        return self._source
-
     def tile(self, level: int, row: int, column: int) -> Pixels | None:
         """A tile, shape (rows, columns, 3), uint8: from the file, the store, or computed now."""
         index = self._stored[level]
