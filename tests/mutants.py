@@ -823,7 +823,7 @@ def faults() -> list[Fault]:
         ("return self.activity * surface_m2", "return self.activity / surface_m2"),
         ("24.0 * (self.day + number)", "24.0 * self.day + number"),
         ("if after.day < before.day:", "if after.day < before.day - 100:"),
-        ("activity=first * 0.75**number", "activity=first * 0.75"),
+        ("_LARGEST_LU_177 * 0.75**place", "_LARGEST_LU_177 * 0.75"),
         ("self.clonogens_per_ml * self.tumour_ml", "self.clonogens_per_ml"),
         ("math.log(2) / half) for share, half in repair", "1 / half) for share, half in repair"),
         ("if not same and len(names) >= PLANS_KEPT:", "if not same and len(names) > PLANS_KEPT:"),

@@ -15,8 +15,7 @@ def agreement(first, second):
     a, b = np.asarray(first), np.asarray(second)
     codes = np.union1d(a[a > 0], b[b > 0])
     counts = [[int(((a == one) & (b == other)).sum()) for other in codes] for one in codes]
-    excluded = int(((a > 0) ^ (b > 0)).sum())
-    return agreement_of(tuple(map(int, codes)), np.array(counts), excluded)
+    return agreement_of(tuple(map(int, codes)), np.array(counts))
 
 
 def test_against_scikit_learn():
@@ -41,11 +40,11 @@ def test_by_hand():
     assert found.dice == pytest.approx({2: 40 / 55, 3: 30 / 45})
 
 
-def test_samples_that_one_reader_left_out_are_counted_not_compared():
+def test_only_samples_of_both_readers_are_compared():
     a = np.array([1, 1, 2, 0, 2, 0])
     b = np.array([1, 0, 2, 2, 0, 0])
     found = agreement(a, b)
-    assert (found.n_compared, found.n_excluded) == (2, 3)
+    assert found.n_compared == 2
     assert found.kappa == 1.0
 
 

@@ -67,8 +67,8 @@ class ReaderAgreement:
         Cohen's kappa; NaN without samples, or when both readers used only one and the same class.
     dice
         Dice coefficient per code.
-    n_compared, n_excluded
-        Number of samples compared, and of samples that only one reader classified.
+    n_compared
+        Number of samples that both readers classified.
     """
 
     codes: tuple[int, ...]
@@ -77,12 +77,9 @@ class ReaderAgreement:
     kappa: float
     dice: dict[int, float]
     n_compared: int
-    n_excluded: int
 
 
-def agreement_of(
-    codes: tuple[int, ...], confusion: NDArray[np.int64], n_excluded: int = 0
-) -> ReaderAgreement:
+def agreement_of(codes: tuple[int, ...], confusion: NDArray[np.int64]) -> ReaderAgreement:
     """The agreement that a confusion matrix stands for.
 
     *confusion* is a count (k, k), class of the first reader by class of the second, in the order of
@@ -93,7 +90,7 @@ def agreement_of(
     dice = {codes[k]: float(2 * same[k] / (rows[k] + columns[k])) for k in used}
     observed, kappa = (float(value) for value in kappa_of(confusion))
     n = int(confusion.sum())
-    return ReaderAgreement(codes, confusion, observed, kappa, dice, n, n_excluded)
+    return ReaderAgreement(codes, confusion, observed, kappa, dice, n)
 
 
 def kappa_of(confusion: NDArray[np.int64]) -> tuple[FloatArray, FloatArray]:

@@ -25,12 +25,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar, Final, Self
+from typing import Any, BinaryIO, ClassVar, Final
 
 import orjson
 from filelock import FileLock, Timeout
 from psygnal import Signal
 
+from napari_mosaik.core.closing import Closing
 from napari_mosaik.core.earlier_journals import earlier_files, take_over
 from napari_mosaik.core.errors import CaseLocked, InputError
 from napari_mosaik.core.readers import check_reader_name, coded_name, reader_of
@@ -446,7 +447,7 @@ class JournalChange:
     event: Mapping[str, Any]
 
 
-class ReaderJournal:
+class ReaderJournal(Closing):
     """The journal of one reader, open for writing; see `JournalPart`.
 
     Everything in one process that works for a reader shares one object, which is closed with its
@@ -530,12 +531,6 @@ class ReaderJournal:
                 self._open.pop(self.path, None)
                 self._file.close()
                 self._lock.release()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     @property
     def scan(self) -> JournalScan:
@@ -668,7 +663,7 @@ class ReaderJournal:
         return len(lines)
 
 
-class JournalPart:
+class JournalPart(Closing):
     """One part of a reader's journal, open for writing by one view of a process.
 
     Parameters
@@ -745,12 +740,6 @@ class JournalPart:
                 self.journal.changed.disconnect(mine, missing_ok=True)
             self.journal._parts.discard(self.part)
             self.journal.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def _flush_folders(path: Path) -> None:

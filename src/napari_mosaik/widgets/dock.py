@@ -11,7 +11,7 @@ from uuid import UUID
 from napari.utils.task_status import Status
 from qtpy.QtCore import QEvent, QSize, Qt, QTimer
 from qtpy.QtGui import QCloseEvent, QDragEnterEvent, QDropEvent
-from qtpy.QtWidgets import QDockWidget, QFrame, QMessageBox, QTabWidget, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QDockWidget, QFrame, QTabWidget, QVBoxLayout, QWidget
 
 from napari_mosaik.core.catalogue import DOSE, INJECTION, PREDICTION, SUV, VESSELS
 from napari_mosaik.view.formatting import count, duration
@@ -27,6 +27,7 @@ from napari_mosaik.widgets.base.controls import (
     button,
     calm_wheel,
     column,
+    confirmed,
     scrolled,
     show_field,
     wrapped_label,
@@ -298,15 +299,12 @@ class MosaikDock(QWidget):
         if len(titles) < 2:
             return True
         words = f"Back to defaults makes {count(len(titles), 'step')} stale: {', '.join(titles)}."
-        answer = QMessageBox.question(
+        return confirmed(
             self,
             "Back to defaults",
             f"{words}\n\nRunning them again takes about {duration(seconds)} (as last time). "
             "The stored results stay until then.",
-            QMessageBox.StandardButton.Ok | QMessageBox.StandardButton.Cancel,
-            QMessageBox.StandardButton.Cancel,
         )
-        return answer == QMessageBox.StandardButton.Ok
 
     def _previewed(self, step: str, line: str) -> None:
         for page in self.pages.values():

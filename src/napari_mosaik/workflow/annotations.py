@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import shapely
@@ -32,6 +32,7 @@ from napari_mosaik.core.catalogue import (
     CLASSES,
     METRICS,
 )
+from napari_mosaik.core.closing import Closing
 from napari_mosaik.core.errors import CorruptArtifact, InputError
 from napari_mosaik.core.frame import Lattice
 from napari_mosaik.core.journal import (
@@ -86,7 +87,7 @@ OWN_CLASS = "add class"
 """Titles of the edits by which classes of the user's own are declared."""
 
 
-class OpenAnnotations:
+class OpenAnnotations(Closing):
     """The annotations of one reader on a slide of a case, open for editing.
 
     Every edit is in the reader's journal at once, and the journals are the truth; `save` writes the
@@ -188,12 +189,6 @@ class OpenAnnotations:
     def close(self) -> None:
         """Release the journal."""
         self.part.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from napari_mosaik.core.artifact import Artifact
 from napari_mosaik.core.catalogue import CORRECTED, OBJECTS, STAIN_TITLES, TISSUE
+from napari_mosaik.core.closing import Closing
 from napari_mosaik.core.corrections import (
     CORRECTED_FRAMES,
     Correction,
@@ -62,7 +63,7 @@ ARTEFACT_TYPES = tuple(name for code, name in ARTEFACT_NAMES.items() if code)
 _METHODS = {"dab": "DAB density", "hsv": "HSV"}
 
 
-class CorrectionLog:
+class CorrectionLog(Closing):
     """One reader's corrections of one target, each on the disk before it is applied.
 
     Parameters
@@ -149,12 +150,6 @@ class CorrectionLog:
         """Release the reader's journal."""
         self.part.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SelectedObject:
@@ -186,7 +181,7 @@ class SelectedObject:
     class_name: str
 
 
-class CorrectionSession:
+class CorrectionSession(Closing):
     """One reader's correction of the vessels or nuclei of a case; resumes earlier corrections.
 
     Parameters and errors as for `CorrectionLog`; *what* is "vessels" or "nuclei".
@@ -421,12 +416,6 @@ class CorrectionSession:
     def close(self) -> None:
         """Release the reader's journal."""
         self.log.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def open_corrections(case: Case, what: str, reader: str) -> CorrectionSession | CorrectionLog:

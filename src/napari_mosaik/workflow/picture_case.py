@@ -19,7 +19,6 @@ from napari_mosaik.core.catalogue import ALIGNMENT, GIVEN_ALIGNMENT, SLIDES, WAR
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import FloatArray, Lattice, Transform
 from napari_mosaik.core.params import Params
-from napari_mosaik.core.raster import LabelImage
 from napari_mosaik.io import open_slide
 from napari_mosaik.io.case import GivenAlignment
 from napari_mosaik.workflow.block_work import DiskWork
@@ -208,16 +207,6 @@ class PictureContext(NothingBefore, DiskWork):
 
         given = self._case.weights
         return embedded_weights() if given is None else load_stardist(given)
-
-    def rewrite_labels(
-        self,
-        before: Artifact[LabelImage],
-        labels: LabelImage,
-        windows: Sequence[tuple[slice, slice]],
-        text: str,
-    ) -> Generator[Progress, None, LabelImage]:
-        """Write labels (rows, columns)."""
-        return (yield from self.write_labels(labels, text, start=0.5))
 
 
 _MOVING, _FIXED = "he", "cd34"

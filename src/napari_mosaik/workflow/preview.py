@@ -18,11 +18,12 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar, final
+from typing import TYPE_CHECKING, Any, TypeVar, final
 
 import numpy as np
 
 from napari_mosaik.core.artifact import Artifact, Progress, Source
+from napari_mosaik.core.closing import Closing
 from napari_mosaik.core.errors import Cancelled, InputError
 from napari_mosaik.core.params import Params, digest
 from napari_mosaik.core.progress import cancellable, run_to_end
@@ -249,16 +250,6 @@ class RegionContext(CaseInputs, NothingBefore, MemoryWork):
 
         return (yield from self.blocks(stage, indices, one, text, start=start, stop=stop))
 
-    def rewrite_labels(
-        self,
-        before: Artifact[LabelImage],
-        labels: LabelImage,
-        windows: Sequence[tuple[slice, slice]],
-        text: str,
-    ) -> Generator[Progress, None, LabelImage]:
-        """The labels (rows, columns) with all values in memory."""
-        return (yield from self.write_labels(labels, text, start=0.5))
-
 
 @final
 class _PreviewedSlide(SlidePart):
@@ -296,7 +287,7 @@ class _Pass:
     pixels: dict[int, tuple[Raster, ...]] = field(default_factory=dict)
 
 
-class PreviewMemory:
+class PreviewMemory(Closing):
     """What previews of one step of a case keep from one to the next.
 
     It is emptied when another step is previewed, or when what the step reads has changed.
@@ -348,12 +339,6 @@ class PreviewMemory:
         for slide in self._slides.clear():
             slide.close()
         self._stamp = ()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def _content(case: Case, entry: Artifact[Any] | Source) -> str:

@@ -13,7 +13,7 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
-from typing import Any, Final, Literal, Self, get_args
+from typing import Any, Final, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +50,7 @@ from napari_mosaik.core.catalogue import (
     TILES,
     UPTAKE,
 )
+from napari_mosaik.core.closing import Closing
 from napari_mosaik.core.errors import Blocked, CorruptArtifact, InputError
 from napari_mosaik.core.frame import FloatArray, Transform
 from napari_mosaik.core.journal import REVIEW, JournalChange, JournalPart, journals_of
@@ -463,7 +464,7 @@ class Judgement:
     seconds: float
 
 
-class QueueSession:
+class QueueSession(Closing):
     """One reader's way through the review queue of a case; resumes where it was left.
 
     Every decision and comment is in the journal before it counts.  A queue belongs to the results
@@ -669,9 +670,3 @@ class QueueSession:
     def close(self) -> None:
         """Release the reader's journal."""
         self.part.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

@@ -13,7 +13,7 @@ import io
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from scipy import ndimage
@@ -27,6 +27,7 @@ from napari_mosaik.annotate.visual_qa import (
     summarise_qa,
 )
 from napari_mosaik.core.catalogue import OBJECTS, REFERENCE, TILES
+from napari_mosaik.core.closing import Closing
 from napari_mosaik.core.corrections import CORRECTED_FRAMES, Point
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.journal import JournalChange, JournalPart, journals_of, qa_part
@@ -64,7 +65,7 @@ class PlaceToCorrect:
     missed: int = 0
 
 
-class SegmentationQa:
+class SegmentationQa(Closing):
     """One reader's visual QA of one segmentation; resumes an unfinished one.
 
     Parameters
@@ -229,12 +230,6 @@ class SegmentationQa:
     def close(self) -> None:
         """Release the reader's journal."""
         self.part.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def qa_records(case: Case) -> list[dict[str, Any]]:

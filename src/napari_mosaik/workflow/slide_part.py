@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_mosaik.core.closing import Closing
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import Lattice
 from napari_mosaik.core.raster import Raster
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["CutSlide", "SlidePart", "region_window"]
 
 
-class SlidePart:
+class SlidePart(Closing):
     """A slide whose passes are limited to a region; everything else is that of the whole slide.
 
     Parameters
@@ -97,17 +97,6 @@ class SlidePart:
     def close(self) -> None:
         """Close the slide."""
         self._slide.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class CutSlide(SlidePart):

@@ -300,6 +300,16 @@ class NothingBefore:
         """Pixels of a label image (rows, columns) that differ: not known."""
         return None
 
+    def rewrite_labels(
+        self: StepContext,
+        before: Artifact[LabelImage],
+        labels: LabelImage,
+        windows: Sequence[Slices],
+        text: str,
+    ) -> Generator[Progress, None, LabelImage]:
+        """The labels (rows, columns), written whole."""
+        return (yield from self.write_labels(labels, text, start=0.5))
+
 
 class CaseInputs:
     """The declared inputs of a step of a case: what `StepContext` says of each.

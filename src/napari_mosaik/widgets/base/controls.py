@@ -16,6 +16,7 @@ from qtpy.QtWidgets import (
     QHeaderView,
     QLabel,
     QLayout,
+    QMessageBox,
     QProgressBar,
     QPushButton,
     QScrollArea,
@@ -43,6 +44,7 @@ __all__ = [
     "calm_wheel",
     "clear",
     "column",
+    "confirmed",
     "fill_table",
     "row",
     "scrolled",
@@ -376,3 +378,14 @@ class Banner(QFrame):
         if clipboard is not None:
             clipboard.setText(self._details)
         self.copy.setText("Copied")
+
+
+def confirmed(
+    parent: QWidget,
+    title: str,
+    question: str,
+    yes: QMessageBox.StandardButton = QMessageBox.StandardButton.Ok,
+) -> bool:
+    """Ask a question whose answer is *yes*, or Cancel, which is the default."""
+    cancel = QMessageBox.StandardButton.Cancel
+    return bool(QMessageBox.question(parent, title, question, yes | cancel, cancel) == yes)

@@ -52,6 +52,7 @@ from napari_mosaik.widgets.base.controls import (
     button,
     clear,
     column,
+    confirmed,
     fill_table,
     row,
     shrinkable,
@@ -553,15 +554,13 @@ class QueuePanel(QWidget):
 
     def confirm_development(self, asked: str) -> bool:
         """Ask before the measured uptake is used: it cannot be taken back."""
-        answer = QMessageBox.question(
+        return confirmed(
             self,
             "Development case",
             f"{asked} this a development case for good: its prediction error is labelled "
             "optimistic everywhere. Go on?",
-            QMessageBox.StandardButton.Yes | QMessageBox.StandardButton.Cancel,
-            QMessageBox.StandardButton.Cancel,
+            QMessageBox.StandardButton.Yes,
         )
-        return answer == QMessageBox.StandardButton.Yes
 
     def _show_pet(self) -> None:
         """Show the measured uptake after a question; the case is a development case from then on.

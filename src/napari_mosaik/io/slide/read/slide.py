@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_mosaik.core import InputError, Lattice, Raster
+from napari_mosaik.core.closing import Closing
 from napari_mosaik.core.params import digest
 from napari_mosaik.core.spacing import SpacingSource
 from napari_mosaik.io.slide.read.resample import area_resample, block_mean
@@ -28,7 +28,7 @@ _BAND_PIXELS = 12_000_000
 _CHANNELS = ("red", "green", "blue")
 
 
-class SlideImage:
+class SlideImage(Closing):
     """A slide over any `TileSource`; the methods are documented in the `Slide` protocol."""
 
     def __init__(
@@ -64,17 +64,6 @@ class SlideImage:
     def source(self) -> TileSource:
         """The reader of the file format."""
         return self._source
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Release the file and the threads."""
