@@ -835,7 +835,7 @@ def faults() -> list[Fault]:
         ("found[start:stop] = width * fields", "found[start:stop] = fields"),
         ("same = next((n for n", "same = None and next((n for n"),
         ('return "bsa", lean', 'return "bw", lean'),
-        ('np.nan_to_num(share) * coverage, "neoplastic area"', 'coverage, "neoplastic area"'),
+        ("return share, NEOPLASTIC", "return coverage, NEOPLASTIC"),
         ("* self._living_scale()[0]", "* 1.0"),
         ("shape = curves / level[:, None]", "shape = curves"),
         ("end = patient.excised or patient.scanned", "end = patient.scanned"),

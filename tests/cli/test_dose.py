@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 
-from napari_mosaik.core.catalogue import DOSE, TILES
+from napari_mosaik.core.catalogue import DOSE, PARAMETERS, TILES
 from napari_mosaik.io import Case
 from napari_mosaik.io.pet.nifti import NiftiSeries
 from napari_mosaik.workflow.dose_exchange import nifti_bytes
@@ -102,6 +102,11 @@ def test_activity_goes_out_and_a_dose_map_comes_back(case, tmp_path, capsys):
     back.write_bytes(nifti_bytes(1.1 * gray, (0.3 / scale, 0.3 / scale, 0.3)))
     compared = document(capsys, case, "--plan", "A", "--dose-map", back)["dose_map"]
     assert compared["mean_ratio"] == pytest.approx(1.1, rel=0.01)
+    assert compared["weight"] == "neoplastic area"
+    weight = np.nan_to_num(opened.store.read(PARAMETERS)["neoplastic_fraction"]) * grid.coverage
+    dose = np.asarray(table["A.dose_gy_50"])
+    mean = np.nansum(dose * weight) / weight[np.isfinite(dose)].sum()
+    assert compared["plan"]["mean_gy"] == pytest.approx(mean)
     back.write_bytes(nifti_bytes(gray, (0.3, 0.3, 0.3)))
     assert "give the dose on its voxels" in told(capsys, "dose", case, "--dose-map", back)
     back.write_bytes(nifti_bytes(gray[:-1], (0.3 / scale, 0.3 / scale, 0.3)))
@@ -185,6 +190,20 @@ def test_a_case_without_a_weight_is_refused(case, capsys):
     file = case / "case.toml"
     file.write_text(re.sub(r"weight_kg = .*\n", "", file.read_text("utf-8")), "utf-8")
     assert "'Body weight'" in told(capsys, "dose", case, *LUTETIUM)
+    assert not list(case.glob("plans/*"))
+
+
+def test_a_refused_plan_leaves_the_plans_as_they_were(case, tmp_path, capsys):
+    """A file, a plan of before and its results: a run that is refused changes none of them."""
+    assert call("dose", case, *LUTETIUM, "--plan", "A") == 0
+    before = {path.name: path.read_bytes() for path in case.glob("plans/*")}
+    curve = tmp_path / "late.csv"
+    curve.write_text("time_h,activity_mbq_ml\n1,0\n900,0\n901,1\n", "utf-8")
+    capsys.readouterr()
+    shape = ("--shape", curve, "--plan", "A", "--replace")
+    assert "no activity at" in told(capsys, "dose", case, *LUTETIUM, *shape)
+    assert {path.name: path.read_bytes() for path in case.glob("plans/*")} == before
+    assert set(document(capsys, case)["plans"]) == {"A"}
 
 
 @pytest.fixture

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 import shutil
+from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,8 +20,12 @@ from napari_mosaik.core.catalogue import (
     CORRECTED_VESSELS,
     DOSE,
     DOSE_RECORD,
+    PARAMETERS,
+    PREDICTION,
+    PREDICTION_RECORD,
     TILES,
     TISSUE,
+    UPTAKE,
 )
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.progress import run_to_end
@@ -33,11 +39,12 @@ from napari_mosaik.view.report.dose import (
 )
 from napari_mosaik.view.report.validation import case_checks
 from napari_mosaik.workflow.case_status import case_status, cohort_line
-from napari_mosaik.workflow.plans import Plan, remove_plan, rename_plan, write_plan
-from napari_mosaik.workflow.recipe import read_recipe
+from napari_mosaik.workflow.plans import Plan, Spreads, remove_plan, rename_plan, write_plan
+from napari_mosaik.workflow.recipe import read_recipe, write_recipe
 from napari_mosaik.workflow.run import run_until
 from napari_mosaik.workflow.steps import step_named
-from tests.workflow.test_plan_dose import planned
+from napari_mosaik.workflow.steps.dose import Facts
+from tests.workflow.test_plan_dose import EXACT, planned
 
 
 @pytest.fixture
@@ -85,15 +92,21 @@ def test_a_plan_is_an_input_and_a_changed_one_makes_only_its_results_again(case)
     assert "Dose" not in cohort_line(case.root)
     write_plan(case.root, quick("A"))
     write_plan(case.root, quick("B", kernel="built-in", shape="tile", oxygen=True))
+    write_plan(case.root, quick("C", spreads=EXACT))
     assert case_status(case).states["dose"].word == "missing"
     ran(case)
     table, record = case.store.read(DOSE), case.store.read(DOSE_RECORD)
-    assert set(record["plans"]) == {"A", "B"}
+    assert set(record["plans"]) == {"A", "B", "C"}
     assert table.unit("A.dose_gy_50") == "Gy"
     assert all(table.about[name] for name in table)
     own = record["plans"]["A"]
     assert own["uptake"] == "measured"
     assert own["weight"] == "neoplastic area"
+    share = np.asarray(case.store.read(PARAMETERS)["neoplastic_fraction"])
+    weight = np.nan_to_num(share) * case.store.read(TILES).coverage
+    dose = np.asarray(table["C.dose_gy_50"])
+    mean = np.nansum(dose * weight) / weight[np.isfinite(dose)].sum()
+    assert record["plans"]["C"]["indices"]["mean_gy"]["median"] == pytest.approx(mean, rel=1e-6)
     assert {"name", "value", "source"} == set(own["constants"][0])
     assert len(record["limitations"]) == 5
     assert max(own["verification"].values()) < 1e-9
@@ -125,6 +138,7 @@ def test_a_plan_is_an_input_and_a_changed_one_makes_only_its_results_again(case)
     np.testing.assert_array_equal(after["A.bed_gy_50"], table["A.bed_gy_50"])
     assert not np.array_equal(after["B.ln_survival_50"], table["B.ln_survival_50"])
     remove_plan(case.root, "B")
+    remove_plan(case.root, "C")
     rename_plan(case.root, "A", "C")
     assert [progress.text for progress in ran(case)].count("plan C") == 1
     last = case.store.read(DOSE)
@@ -160,22 +174,65 @@ def test_tiles_that_a_shift_moves_off_the_pet_are_counted(case, monkeypatch):
     ],
 )
 def test_what_a_plan_lacks_of_the_patient_is_named(case, removed, plan, words, monkeypatch):
-    from napari_mosaik.workflow.steps.dose import Facts
-
     monkeypatch.setattr(Facts, "_terms", lambda facts: {})
-    given = case.file.injection.model_copy(update={removed: None})
-    inputs = type(
-        "Inputs",
-        (),
-        {
-            "read": lambda self, artifact: case.store.read(artifact),
-            "record": lambda self, artifact: case.store.record(artifact),
-            "has": lambda self, artifact: case.store.origin(artifact) is not None,
-            "injection": lambda self: given,
-        },
-    )()
     with pytest.raises(InputError, match=words):
-        Facts(inputs, plan, {})
+        Facts(inputs_of(case, {removed: None}), plan, {})
+
+
+def inputs_of(case: Case, injection: Any, more: Any = ()) -> Any:
+    """The inputs of the step, with other terms of the injection and *more* results."""
+    stored = dict(more)
+    return SimpleNamespace(
+        read=lambda artifact: stored.get(artifact) or case.store.read(artifact),
+        record=case.store.record,
+        has=lambda artifact: artifact in stored or case.store.origin(artifact) is not None,
+        injection=lambda: case.file.injection.model_copy(update=injection),
+        why_not=lambda artifact: "",
+    )
+
+
+def test_the_time_course_of_a_tile_is_1_at_the_excision(case, monkeypatch):
+    monkeypatch.setattr(Facts, "_terms", lambda facts: {})
+    injected = case.file.injection.injected
+    times = {"excised": injected + timedelta(hours=100), "scanned": injected + timedelta(hours=150)}
+    facts = Facts(inputs_of(case, times), quick("A", shape="tile"), {})
+    assert facts.record["time_course_shape"]["uptake_at_h"] == pytest.approx(100)
+    uptake = facts.uptake
+    at = np.array([np.interp(100, [0, *uptake.time_h], [0, *row]) for row in uptake.shape])
+    np.testing.assert_allclose(at, 1, atol=1e-9)
+
+
+def test_errors_of_a_prediction_are_fields_of_its_calibration_in_suv(case):
+    fields = {"sd": 0.05, "case_sd": 0.02, "length_um": 800.0}
+    record = {"intervals": {"fields": fields}, "target": {"low": 1.0, "high": 5.0}}
+    more = {PREDICTION: case.store.read(UPTAKE), PREDICTION_RECORD: record}
+    plan = quick("A").model_copy(update={"draws": 400, "spreads": Spreads()})
+    facts = Facts(inputs_of(case, {}, more), plan, {})
+    assert facts.record["uptake"] == "predicted"
+    errors = facts.uptake.errors
+    assert errors is not None
+    assert errors.shape == (400, len(case.store.read(TILES)))
+    assert errors.std() == pytest.approx(4 * math.hypot(0.05, 0.02), rel=0.1)
+
+
+def test_an_old_predictor_does_not_keep_the_measured_uptake_from_its_dose(case):
+    model = "0" * 32
+    folder = case.root / "models" / model
+    folder.mkdir(parents=True)
+    (folder / "card.json").write_text('{"format": 1}')
+    recipe = read_recipe(case.root)
+    write_recipe(
+        case.root, {**recipe, "predict": recipe["predict"].model_copy(update={"model": model})}
+    )
+    state = case_status(case).states["predict"]
+    assert state.word == "blocked"
+    assert "another version of this program (format 1, not 5); train it again" in state.reason
+    write_plan(case.root, quick("A"))
+    ran(case)
+    own = case.store.read(DOSE_RECORD)["plans"]["A"]
+    assert own["uptake"] == "measured"
+    told = "there is no prediction, so the measured uptake counts: the predictor 000000000000 was"
+    assert any(text.startswith(told) for text in own["warnings"])
 
 
 def test_a_plan_that_cannot_be_read_blocks_its_step_with_a_sentence(case):

@@ -18,7 +18,7 @@ from napari_mosaik.cli.common import (
     report_warning,
 )
 from napari_mosaik.cli.show import Bar, figure, print_json, table
-from napari_mosaik.core.errors import InputError
+from napari_mosaik.core.errors import InputError, MosaikError
 
 __all__ = ["commands"]
 
@@ -234,11 +234,17 @@ def _of_case(
     from napari_mosaik.core.catalogue import DOSE_RECORD
     from napari_mosaik.io.case import Case
     from napari_mosaik.workflow.plan_dose import compare_plans
+    from napari_mosaik.workflow.plans import plan_files, restore_plans
 
     case = Case(folder)
+    before = plan_files(case.root)
     shown = _plans_to_show(case, changes, settings, naming, compare)
-    with Bar(quiet=json) as bar:
-        run_case(case, bar, "dose")
+    try:
+        with Bar(quiet=json) as bar:
+            run_case(case, bar, "dose")
+    except MosaikError:
+        restore_plans(case.root, before)  # a plan that is refused is not kept
+        raise
     record = case.store.read(DOSE_RECORD)
     plans = {one: record["plans"][one] for one in shown or record["plans"]}
     comparison = compare_plans(record["plans"], *compare) if compare else None

@@ -17,11 +17,31 @@ from napari_mosaik.core.atomic import atomic_folder, flush_to_disk, scratch_path
 from napari_mosaik.core.manifest import check_files, write_files_list
 from napari_mosaik.core.params import digest
 
-__all__ = ["CARD_FORMAT", "TargetScale", "TrainedModel"]
+__all__ = ["CARD_FORMAT", "TargetScale", "TrainedModel", "check_folder", "check_format"]
 
 CARD_FORMAT: Final = 5
 """Format of the card: 4 holds an ensemble, companions and intervals; 5 the training tiles too."""
 _WEIGHTS, _CARD = "weights.safetensors", "card.json"
+
+
+def check_folder(folder: Path) -> None:
+    """Raise `InputError` for a model whose card another version of this program wrote."""
+    try:
+        card = json.loads((folder / _CARD).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"the card of the predictor {folder.name[:12]} cannot be read; train it again"
+        ) from error
+    check_format(card, folder.name)
+
+
+def check_format(card: Mapping[str, Any], name: str) -> None:
+    """Raise `InputError` for a card that another version of this program wrote."""
+    if card.get("format") != CARD_FORMAT:
+        raise InputError(
+            f"the predictor {name[:12]} was trained by another version of this program "
+            f"(format {card.get('format')}, not {CARD_FORMAT}); train it again"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from napari_mosaik.core import FloatArray, InputError
 from napari_mosaik.learning.devices import ComputeDevice, thread_count
 from napari_mosaik.predictor.baselines import Baseline
 from napari_mosaik.predictor.inputs import CODE_CELLS, N_CLASSES, TileInputs, tiling
-from napari_mosaik.predictor.model import CARD_FORMAT, TrainedModel
+from napari_mosaik.predictor.model import TrainedModel, check_format
 from napari_mosaik.predictor.multiscale import FRACTIONS
 from napari_mosaik.predictor.network import MosaikNetwork, SlideNetwork
 from napari_mosaik.predictor.params import NetworkParams, TrainParams
@@ -257,11 +257,7 @@ _CARD_PARTS: Final[Mapping[str, type]] = {
 def check_card(model: TrainedModel) -> None:
     """Raise `InputError` when a model was made by another program, or its card is incomplete."""
     card, name = model.card, f"the predictor {model.hash[:12]}"
-    if card.get("format") != CARD_FORMAT:
-        raise InputError(
-            f"{name} was trained by another version of this program "
-            f"(format {card.get('format')}, not {CARD_FORMAT}); train it again"
-        )
+    check_format(card, model.hash)
     for part, kind in _CARD_PARTS.items():
         if not isinstance(card.get(part), kind):
             raise InputError(

@@ -446,6 +446,11 @@ class _Resolution:
             return _Verdict("blocked", "damaged", (f"{in_words(error)}; train it again",))
         if not (folder / "card.json").is_file():
             return _Verdict("blocked", "model not found", (model,))
+        try:
+            if step.check_model is not None:
+                step.check_model(folder)
+        except InputError as error:
+            return _Verdict("blocked", "unusable", (in_words(error),))
         return None
 
 

@@ -21,7 +21,7 @@ from typing import Any, Final
 import numpy as np
 
 from napari_mosaik.core import Raster, Table
-from napari_mosaik.core.catalogue import DOSE, DOSE_RECORD, TILES
+from napari_mosaik.core.catalogue import DOSE, DOSE_RECORD, PARAMETERS, TILES
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import FloatArray
 from napari_mosaik.core.text import nearest, read_text
@@ -30,6 +30,7 @@ from napari_mosaik.dosimetry import NUCLIDES, dose_volume, plan_activity
 from napari_mosaik.io.case import Case
 from napari_mosaik.io.files import saving, write_bytes, write_json
 from napari_mosaik.io.store import write_raster
+from napari_mosaik.workflow.steps.dose import tile_weight
 
 __all__ = [
     "ORGAN_COLUMNS",
@@ -151,8 +152,8 @@ def compare_dose(case: Case, name: str, path: Path) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``monte_carlo`` and ``plan``: D98, D50, D2 and mean, Gy; ``mean_ratio``; ``largest_gy``: the
-        largest difference of a tile, Gy; ``n_tiles``.
+        ``monte_carlo`` and ``plan``: D98, D50, D2 and mean, Gy, by the ``weight`` of the plan's
+        indices; ``mean_ratio``; ``largest_gy``: the largest difference of a tile, Gy; ``n_tiles``.
 
     Raises
     ------
@@ -186,8 +187,14 @@ def compare_dose(case: Case, name: str, path: Path) -> dict[str, Any]:
     both = np.isfinite(given) & np.isfinite(own)
     if not both.any() or not given[both].any():
         raise InputError(f"{path.name} holds no dose in the tiles of the plan")
-    weight = np.asarray(grid.coverage, float)
-    found: dict[str, Any] = {"plan_name": name, "file": path.name, "n_tiles": int(both.sum())}
+    known = case.store.origin(PARAMETERS) is not None
+    weight, words = tile_weight(grid, case.store.read(PARAMETERS) if known else None)
+    found: dict[str, Any] = {
+        "plan_name": name,
+        "file": path.name,
+        "n_tiles": int(both.sum()),
+        "weight": words,
+    }
     for key, dose in (("plan", own), ("monte_carlo", given)):
         histogram = dose_volume(np.where(both, dose, np.nan), weight)
         d98, d50, d2 = (float(value) for value in histogram.dose_at([98, 50, 2]))

@@ -147,6 +147,10 @@ class PictureContext(NothingBefore, DiskWork):
             return entry.name in self._case.results
         return any(entry == GIVEN_ALIGNMENT[frame] for frame in self._case.alignments)
 
+    def why_not(self, artifact: Artifact[Any]) -> str:
+        """Why an optional result cannot be made: not known."""
+        return ""
+
     def read(self, artifact: Artifact[T]) -> T:
         """A result of an earlier step."""
         return self._case.result(artifact)

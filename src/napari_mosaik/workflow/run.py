@@ -259,7 +259,7 @@ def run(
             return
         origin = status.expected[step.name]
         scratch = case.root / "scratch" / f"{step.name}-{origin.digest()[:16]}"
-        unavailable, known = status.unavailable[step.name], None if force else origin
+        unavailable, known = _reasons(status, step, recipe), None if force else origin
         context = CaseContext(case, step, scratch, scheduler, unavailable, known)
         if force:
             context.clear()
@@ -278,6 +278,17 @@ def run(
         _clear_scratch(case, step)
         case.store.prune([*pinned(case)])
     yield Progress(1, 1, step.title)
+
+
+def _reasons(status: CaseStatus, step: Step[Any], recipe: Recipe) -> dict[str, str]:
+    """The optional inputs that are not available; why, where a model of theirs was chosen."""
+    found = dict.fromkeys(status.unavailable[step.name], "")
+    for entry in step.may_read:
+        if entry.name in found and isinstance(entry, Artifact):
+            maker = maker_of(entry)
+            if maker.needs_model and getattr(recipe[maker.name], maker.needs_model):
+                found[entry.name] = status.states[maker.name].reason
+    return found
 
 
 def _clear_scratch(case: Case, step: Step[Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from napari_mosaik.core.artifact import Artifact, Progress, Source
@@ -72,6 +73,8 @@ class Step(Generic[P]):
     check
         Raises `InputError` for sources that a run could not use (a term of the SUV is missing);
         asked with the case and the settings before the run.
+    check_model
+        Raises `InputError` for the folder of a trained model that a run could not use.
     previews
         Stain of the slide that a preview of the step reads (`preview`); empty without a preview.
     optional
@@ -93,6 +96,7 @@ class Step(Generic[P]):
     needs_any: tuple[Artifact[Any], ...] = ()
     coarsest_um: float | None = None
     check: Callable[[Case, P], object] | None = None
+    check_model: Callable[[Path], object] | None = None
     previews: str = ""
     optional: bool = False
     revision: int = 1

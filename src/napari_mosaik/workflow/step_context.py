@@ -135,6 +135,9 @@ class StepContext(Protocol):
     def has(self, entry: Artifact[Any] | Source) -> bool:
         """Whether an optional input is available."""
 
+    def why_not(self, artifact: Artifact[Any]) -> str:
+        """Why an optional result cannot be made although its model was chosen; empty elsewhere."""
+
     def read(self, artifact: Artifact[T]) -> T:
         """A result of an earlier step."""
 
@@ -323,8 +326,8 @@ class CaseInputs:
     entries
         Inputs that it declares.
     unavailable
-        Names of its optional inputs that are not available; what an earlier run stored of them is
-        not used.
+        Names of its optional inputs that are not available, with reasons if it is a mapping; what
+        an earlier run stored of them is not used.
     """
 
     def __init__(
@@ -336,7 +339,8 @@ class CaseInputs:
     ) -> None:
         self.case, self.step = case, step
         self._declared = {entry.name for entry in entries} - set(unavailable)
-        self._unavailable = frozenset(unavailable)
+        given = unavailable if isinstance(unavailable, Mapping) else dict.fromkeys(unavailable, "")
+        self._unavailable: Mapping[str, str] = given
         self.notes: dict[str, Any] = {}
 
     @property
@@ -384,6 +388,10 @@ class CaseInputs:
         if isinstance(entry, Source):
             return not self.case.missing_reason(entry)
         return self.case.store.origin(entry) is not None
+
+    def why_not(self, artifact: Artifact[Any]) -> str:
+        """Why an optional result cannot be made although its model was chosen; empty elsewhere."""
+        return self._unavailable.get(artifact.name, "")
 
     def record(self, artifact: Artifact[Any]) -> dict[str, Any]:
         """The record that is stored with a result: the settings and notes of its step."""

@@ -36,6 +36,7 @@ from napari_mosaik.core.params import Params, setting
 from napari_mosaik.core.pet_records import InjectionRecord
 from napari_mosaik.core.progress import map_progress
 from napari_mosaik.core.table import Table
+from napari_mosaik.core.tiles import TileGrid
 from napari_mosaik.kinetics import CURVE_NAMES, TILE_TIMES_H, curve_columns
 from napari_mosaik.uptake import du_bois_bsa_m2, tile_uptake
 from napari_mosaik.uptake.suv import body_measure
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
     from napari_mosaik.workflow.plan_dose import PlanResult, TileUptake
     from napari_mosaik.workflow.plans import Plan
 
-__all__ = ["DOSE_STEP", "LIMITATIONS", "PLAN_SEPARATOR", "DoseStepParams"]
+__all__ = ["DOSE_STEP", "LIMITATIONS", "PLAN_SEPARATOR", "DoseStepParams", "tile_weight"]
 
 LIMITATIONS: Final = (
     "What a therapeutic label would have done had it gone where the tracer went. Not a treatment "
@@ -67,6 +68,7 @@ LIMITATIONS: Final = (
 """Sentences that stand beside every result."""
 PLAN_SEPARATOR: Final = "."
 """Between the name of a plan and that of a quantity, in the columns of the table."""
+NEOPLASTIC: Final = "neoplastic area"
 SHRINKAGE: Final = 0.886
 """Length on a section of one length in fresh renal tumour (Tran et al. 2015, J Cancer 6:759)."""
 _SHIFTS: Final = 64
@@ -236,6 +238,10 @@ class Facts:
         which = wanted
         if which == "best":
             which = "predicted" if there["predicted"] else "measured"
+            if which == "measured" and (reason := inputs.why_not(PREDICTION)):
+                self.warnings.append(
+                    f"there is no prediction, so the measured uptake counts: {reason}"
+                )
         if not there[which]:
             raise InputError(
                 f"plan '{self._plan.name}' asks for the {which} uptake, which the case does not "
@@ -359,16 +365,14 @@ class Facts:
     # --- tissue ---------------------------------------------------------------------------------
     def _weight(self) -> tuple[FloatArray, str]:
         """(n,) neoplastic share of each tile's area, and what it is, in words."""
-        grid = self._inputs.read(TILES)
-        coverage = np.asarray(grid.coverage, float)
-        if self._inputs.has(PARAMETERS):
-            table = self._inputs.read(PARAMETERS)
-            if "neoplastic_fraction" in table:
-                share = np.asarray(table["neoplastic_fraction"], float)
-                if (np.nan_to_num(share) * coverage > 0).any():
-                    return np.nan_to_num(share) * coverage, "neoplastic area"
-        self.missing.append("no tissue classes: indices count all tissue, not neoplastic tissue")
-        return coverage, "tissue area"
+        inputs = self._inputs
+        table = inputs.read(PARAMETERS) if inputs.has(PARAMETERS) else None
+        weight, words = tile_weight(inputs.read(TILES), table)
+        if words != NEOPLASTIC:
+            self.missing.append(
+                "no tissue classes: indices count all tissue, not neoplastic tissue"
+            )
+        return weight, words
 
     def _distances(self) -> FloatArray:
         """(n, j) share of each tile's tissue in each class of distance to the nearest vessel."""
@@ -473,6 +477,19 @@ class Facts:
 
         rows = [*constant_rows(self._plan), *self._constants, *result.constants]
         return [{"name": name, "value": value, "source": source} for name, value, source in rows]
+
+
+def tile_weight(grid: TileGrid, parameters: Table | None) -> tuple[FloatArray, str]:
+    """(n,) share of each tile's area that counts in indices, dimensionless, and what it is.
+
+    Neoplastic tissue; all tissue where the tile parameters know none.
+    """
+    coverage = np.asarray(grid.coverage, float)
+    if parameters is not None and "neoplastic_fraction" in parameters:
+        share = np.nan_to_num(np.asarray(parameters["neoplastic_fraction"], float)) * coverage
+        if (share > 0).any():
+            return share, NEOPLASTIC
+    return coverage, "tissue area"
 
 
 def _level_at(times: FloatArray, curves: FloatArray, at_h: float) -> FloatArray:

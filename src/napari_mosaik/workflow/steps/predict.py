@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -420,6 +421,12 @@ def _learnt_width(card: Mapping[str, Any]) -> tuple[float | None, list[str]]:
     ]
 
 
+def _check_model(folder: Path) -> None:
+    from napari_mosaik.predictor.model import check_folder
+
+    check_folder(folder)
+
+
 PREDICT = Step(
     name="predict",
     title="Prediction",
@@ -431,5 +438,6 @@ PREDICT = Step(
     writes=(PREDICTION, PREDICTION_MAP, PREDICTION_RECORD),
     body=_body,
     needs_model="model",
+    check_model=_check_model,
     revision=3,
 )
