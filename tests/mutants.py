@@ -811,7 +811,7 @@ def faults() -> list[Fault]:
         ),
     )
     found += _of(
-        "dosimetry/spread.py",
+        "dosimetry/kernel.py",
         "tests/dosimetry/test_spread.py",
         ("2 * np.pi / density *", "2 * np.pi *"),
         ("np.maximum(spread, 0.0)", "spread"),

@@ -17,8 +17,8 @@ def house():
     return House(ROOT)
 
 
-SINGLE_IMPORTERS_NOW = 54
-"""Each page and command is asked for by one file; 50 was the bar before the pages of the loop."""
+SINGLE_IMPORTERS_NOW = 51
+"""The bar is 50; one more is left for work that lands meanwhile."""
 
 
 @pytest.mark.parametrize("what", [key for key in LISTS if key in BARS])

@@ -7,7 +7,7 @@ import pytest
 from qtpy.QtCore import QPoint, Qt
 
 from napari_mosaik.core import Progress
-from napari_mosaik.widgets.annotate.live import LIVE_TITLE
+from napari_mosaik.widgets.annotate.annotation import LIVE_TITLE
 from napari_mosaik.widgets.canvas.side_by_side import PER_CELL
 from napari_mosaik.widgets.pages import models as models_page
 from napari_mosaik.workflow.models import known_models, model_in_use

@@ -13,7 +13,7 @@ from napari_mosaik.dosimetry.indices import (
     summarise_draws,
     tumour_control,
 )
-from napari_mosaik.dosimetry.kernel import KERNEL_COLUMNS, DoseKernel
+from napari_mosaik.dosimetry.kernel import KERNEL_COLUMNS, DoseKernel, spread_dose
 from napari_mosaik.dosimetry.nuclides import (
     GY_G_PER_MBQ_H_MEV,
     NUCLIDES,
@@ -30,7 +30,6 @@ from napari_mosaik.dosimetry.response import (
     respond,
     uneven_ln_survival,
 )
-from napari_mosaik.dosimetry.spread import spread_dose
 from napari_mosaik.dosimetry.time_integral import (
     TimeIntegral,
     time_integrated_activity,

@@ -32,8 +32,8 @@ from napari_mosaik.dosimetry import (
     oxygen_from_distance,
     tumour_control,
 )
+from napari_mosaik.dosimetry.kernel import DoseSpread
 from napari_mosaik.dosimetry.response import UnevenTable
-from napari_mosaik.dosimetry.spread import DoseSpread
 from napari_mosaik.dosimetry.time_integral import decayed_curve, time_integrated_activity
 from napari_mosaik.dosimetry.treatment import Infusions, time_form
 from napari_mosaik.kinetics import iter_sobol

@@ -35,10 +35,9 @@ from napari_mosaik.annotate import (
 from napari_mosaik.core import InputError
 from napari_mosaik.core.palette import OWN_CLASS_COLOURS
 from napari_mosaik.view.formatting import count, number
-from napari_mosaik.widgets.annotate.annotation import Annotation
+from napari_mosaik.widgets.annotate.annotation import Annotation, LiveTissue
 from napari_mosaik.widgets.annotate.drawing import Drawing
 from napari_mosaik.widgets.annotate.import_dialog import ImportDialog
-from napari_mosaik.widgets.annotate.live import LiveTissue
 from napari_mosaik.widgets.annotate.two_readers import finished_words
 from napari_mosaik.widgets.annotate.wand_thread import TOLERANCES
 from napari_mosaik.widgets.base.controls import (
