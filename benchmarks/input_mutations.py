@@ -3,9 +3,11 @@
 python benchmarks/input_mutations.py [--count 5000] [--seed 0] [--first 0] [--only WORD] [--json]
                                      [--cohort DIR] [--keep DIR]
 
-Inputs of all kinds (case.toml, recipe.toml, GeoJSON, landmark tables, matrices, DICOM, NIfTI,
-sidecars, Inveon, slides, journals, stored results, models) are damaged in seeded ways: bytes, text,
-numbers, words, structure, encoding.  The commands that read them run in a process of their own.
+Inputs of all kinds (case.toml, recipe.toml, GeoJSON, corrections, packages, landmark tables,
+matrices, DICOM, NIfTI, sidecars, Inveon, slides, journals, stored results, models; plans, time
+courses, kernels, organs and dose maps of the dose what-if; scans of the living patient with their
+masks and tables, invivo.csv, the stored twin) are damaged in seeded ways: bytes, text, numbers,
+words, structure, encoding.  The commands that read them run in a process of their own.
 
 An outcome is a valid result (exit code 0; standard error holds nothing but the program's warnings
 and progress), a clear error (exit code 2 and one line), or a failure: another exit code, a
@@ -20,6 +22,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import os
 import random
 import re
@@ -39,7 +42,9 @@ from _mutants import mutate
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT_S = 10.0
-WAIT_S = 90.0
+WAIT_S = 600.0
+CPU_S = 60
+"""Seconds by the clock, and of computing, after which a command is ended."""
 LIMIT_BYTES = 2 << 30
 CASE = "B11"
 Commands = Sequence[Sequence[str]]
@@ -127,7 +132,16 @@ def _collect(value: Any, places: list[tuple[Any, Any]]) -> None:
 def damaged(rng: random.Random, path: Path) -> str:
     """Damage a file in place; returns the kind of damage."""
     data = path.read_bytes()
-    is_text = path.suffix in (".toml", ".json", ".jsonl", ".geojson", ".csv", ".txt", ".hdr")
+    is_text = path.suffix in (
+        ".toml",
+        ".json",
+        ".jsonl",
+        ".geojson",
+        ".csv",
+        ".tsv",
+        ".txt",
+        ".hdr",
+    )
     draw = rng.random()
     if draw < 0.03:
         path.write_bytes(b"")
@@ -190,7 +204,7 @@ def _of_results(place: Path, rng: random.Random) -> Commands:
 
 def _of_models(place: Path, rng: random.Random) -> Commands:
     cards = sorted(place.glob("models/*/card.json"))
-    card = next((path for path in cards if '"classes"' in path.read_text("utf-8")), cards[0])
+    card = next((path for path in cards if '"mosaik"' not in path.read_text("utf-8")), cards[0])
     segment = ["segment", "classes", str(place / "slides" / "he.tif"), "--model", str(card.parent),
                "--out", str(place / "o.tif"), "--region", "0,0,200,200", "--json"]  # fmt: skip
     return [["status", str(place), "--json"], rng.choice((segment, ["predict", str(place)]))]
@@ -214,6 +228,150 @@ def _slide(place: Path, rng: random.Random) -> Commands:
     return [["slide", str(place / "he.tif"), "--json"]]
 
 
+def _packages(place: Path, rng: random.Random) -> Commands:
+    case = str(place / CASE)
+    return [
+        ["annotate", "merge", case, str(place / "he.zip"), "--reader", "B", "--json"],
+        ["models", "import", case, str(place / "model.zip"), "--json"],
+    ]
+
+
+def _of_shapes(place: Path, rng: random.Random) -> Commands:
+    out = str(place / "out.geojson")
+    return [
+        ["status", str(place), "--json"],
+        ["annotate", "export", str(place), out, "--reader", "A", "--json"],
+    ]
+
+
+def _corrections(place: Path, rng: random.Random) -> Commands:
+    return [["correct", str(place), str(place / "missed.geojson"), "--what", "tissue_he",
+             "--reader", "A", "--json"]]  # fmt: skip
+
+
+def _in_vivo(place: Path, rng: random.Random) -> Commands:
+    which = rng.choice((["--sphere", "-7,48.75,120.5,7"], ["--mask", str(place / "seg.dcm"),
+                        "--label", "1"], ["--mask", str(place / "rt.dcm")],
+                       ["--mask", str(place / "mask.nii")]))  # fmt: skip
+    series = rng.choice(("day3", "pet.nii"))
+    more = ["--fwhm-mm", "4.6", "--same-patient", "--store", "--replace", "--json"]
+    case, path = str(place / "patient"), str(place / series)
+    return [["invivo", "measure", case, path, "--region", "tumour", *which, *more]]
+
+
+def _of_invivo(place: Path, rng: random.Random) -> Commands:
+    twin = ["twin", rng.choice(("status", "update", "predict")), str(place), "--json"]
+    return [["invivo", "show", str(place), "--json"], twin]
+
+
+def _activity_table(place: Path, rng: random.Random) -> Commands:
+    return [["invivo", "import", str(place / CASE), str(place / "tac.tsv"), "--region", "tumour",
+             "--relative-error", "0.05", "--decay-reference", "injection", "--json"]]  # fmt: skip
+
+
+def _of_twin(place: Path, rng: random.Random) -> Commands:
+    return [["twin", which, str(place), "--json"] for which in ("status", "curve")]
+
+
+def _of_plan(place: Path, rng: random.Random) -> Commands:
+    return [["status", str(place), "--json"], ["dose", str(place), "--plan", "one", "--json"]]
+
+
+def _organs(place: Path, rng: random.Random) -> Commands:
+    which = rng.choice((("--organs", "organs.csv"), ("--dose-map", "dose.nii")))
+    case = str(place / CASE)
+    return [["dose", case, "--plan", "one", which[0], str(place / which[1]), "--json"]]
+
+
+def _dose_tables(place: Path, rng: random.Random) -> Commands:
+    curve, kernel, case = (str(place / name) for name in ("curve.csv", "kernel.csv", CASE))
+    return rng.choice(
+        (
+            [["dose", "--curve", curve, "--nuclide", "Lu-177", "--json"]],
+            [["dose", case, "--plan", "one", "--shape", curve, "--json"]],
+            [["dose", case, "--plan", "one", "--kernel", kernel, "--json"]],
+        )
+    )
+
+
+_IN_VIVO = {
+    "Units": "Bq/mL", "TracerRadionuclide": "Zr89", "InjectedRadioactivity": 37.0,
+    "InjectedRadioactivityUnits": "MBq", "TimeZero": "10:30:00", "ScanDate": "2024-03-04",
+    "InjectionStart": 0, "ScanStart": 261000, "FrameTimesStart": [261000], "FrameDuration": [1200],
+    "ImageDecayCorrected": True, "ImageDecayCorrectionTime": 261000, "BodyWeight": 80,
+    "BodyHeight": 1.8, "PatientSex": "M",
+}  # fmt: skip
+
+
+def _kernel_rows() -> str:
+    """A kernel of three shells in water, as tables of Monte Carlo programs hold it."""
+    from napari_mosaik.dosimetry import KERNEL_COLUMNS
+
+    rows, inner = [",".join(KERNEL_COLUMNS)], 0.0
+    for radius, energy in ((0.01, 0.06), (0.02, 0.03), (0.04, 0.01)):
+        mass = 4 / 3 * math.pi * (radius**3 - inner**3)
+        rows.append(f"{radius},{energy},0.001,{mass},{energy / mass}")
+        inner = radius
+    return "\n".join(rows) + "\n"
+
+
+def _planned(folder: Path, case: Path) -> Path:
+    """A copy of the case with a plan and its doses, and a twin that has taken in two scans."""
+    planned = folder / "planned" / CASE
+    shutil.copytree(case, planned)
+    plan = ["--nuclide", "Lu-177", "--activity-mbq", "3000", "--courses", "0,56", "--plan", "one"]
+    for command in (
+        ["dose", str(planned), *plan, "--set", "dose.draws=100"],
+        ["twin", "update", str(planned)],
+        ["twin", "update", str(planned)],
+        ["twin", "decide", str(planned), "--plan", "one", "--by", "A"],
+    ):
+        end = ended(command, folder)
+        if end.code:
+            raise SystemExit(f"{' '.join(command)}: {end.errors}")
+    return planned
+
+
+def _newer_inputs(folder: Path, planned: Path) -> Path:
+    """Scans of the patient, masks, tables and packages beside a case that can use them."""
+    from tests import pet_series
+    from tests.io.test_pet_volume import MASK, STORED, boxes
+
+    from napari_mosaik.io import create_case
+    from napari_mosaik.io.case import CaseFile
+
+    made = folder / "newer"
+    shutil.copytree(planned, made / CASE, ignore=shutil.ignore_patterns("truth", "invivo"))
+    injected = {"nuclide": "Zr-89"}
+    create_case(made / "patient", CaseFile(name="A2", patient="patient 1", injection=injected))
+    pet_series.pet_series(made / "day3", STORED)
+    pet_series.segmentation(made / "seg.dcm", MASK)
+    pet_series.contours(made / "rt.dcm", {4: boxes()})
+    pet_series.nifti_volume(made / "mask.nii", MASK)
+    pet_series.nifti_volume(made / "pet.nii", STORED * pet_series.SLOPE)
+    (made / "pet.json").write_text(json.dumps(_IN_VIVO, indent=1))
+    hours = ["0.5", "4", "24", "72", "120", "168"]
+    rows = "".join(f"{h}\t{5 + n}.25\n" for n, h in enumerate(hours))
+    (made / "tac.tsv").write_text("time_h\tmean\n" + rows)
+    (made / "tac.json").write_text(json.dumps({"mean": {"Units": "SUVbw"}}, indent=1))
+    rows = "".join(f"{h},{0.01 * (n + 1)}\n" for n, h in enumerate(hours))
+    (made / "curve.csv").write_text("time_h,activity_mbq_ml\n" + rows)
+    names = ("liver,0.3,30", "kidney,0.5,23", "marrow,0.02,2")
+    (made / "organs.csv").write_text("organ,mgy_per_mbq,limit_gy\n" + "\n".join(names) + "\n")
+    (made / "kernel.csv").write_text(_kernel_rows())
+    case, model = str(made / CASE), sorted((made / CASE / "models").iterdir())[0].name
+    for command in (
+        ["dose", case, "--plan", "one", "--activity-map", str(made / "dose.nii")],
+        ["annotate", "import", case, str(folder / "inputs" / "shapes.geojson"), "--reader", "A"],
+        ["annotate", "package", case, str(made / "he.zip"), "--reader", "A"],
+        ["models", "export", case, model, str(made / "model.zip")],
+    ):
+        end = ended(command, folder)
+        if end.code:
+            raise SystemExit(f"{' '.join(command)}: {end.errors}")
+    return made
+
+
 def kinds(folder: Path, cohort: Path) -> dict[str, Kind]:
     """Every kind of input, made in *folder* from a finished cohort."""
     sys.path.insert(0, str(ROOT))
@@ -235,6 +393,9 @@ def kinds(folder: Path, cohort: Path) -> dict[str, Kind]:
         (inputs / f"{name[0]}.json").write_text(json.dumps(pet.SIDECAR, indent=1))
     pet.inveon(inputs)
     inveon = sorted(path.name for path in inputs.glob("*.img*"))
+    planned = _planned(folder, case)
+    newer = _newer_inputs(folder, planned)
+    shutil.copy(inputs / "shapes.geojson", planned / "missed.geojson")
     return {
         "case.toml": Kind(case, ("case.toml",), _of_case),
         "recipe.toml": Kind(case, ("recipe.toml",), _of_case),
@@ -250,6 +411,19 @@ def kinds(folder: Path, cohort: Path) -> dict[str, Kind]:
         ),
         "slide": Kind(inputs, ("he.tif",), _slide),
         "case files": Kind(case, ("journal/*", "slides/*", "pet/*"), _of_case),
+        "journals of readers": Kind(newer / CASE, ("readers/**/*", "annotations/*"), _of_shapes),
+        "corrections": Kind(planned, ("missed.geojson",), _corrections),
+        "packages": Kind(newer, ("he.zip", "model.zip"), _packages),
+        "plans": Kind(planned, ("plans/*.toml",), _of_plan),
+        "dose tables": Kind(newer, ("curve.csv", "kernel.csv"), _dose_tables),
+        "organs and dose maps": Kind(newer, ("organs.csv", "dose.nii"), _organs),
+        "invivo.csv": Kind(planned, ("invivo.csv",), _of_invivo),
+        "scans in vivo": Kind(
+            newer, ("day3/*", "pet.nii", "pet.json", "seg.dcm", "rt.dcm", "mask.nii"), _in_vivo
+        ),
+        "tables in vivo": Kind(newer, ("tac.tsv", "tac.json"), _activity_table),
+        "twin": Kind(planned, ("twin/**/*",), _of_twin, stored=True),
+        "doses": Kind(planned, ("artifacts/dose*/*",), _of_plan, stored=True),
         "results": Kind(case, ("artifacts/**/*",), _of_results, stored=True),
         "models": Kind(case, ("models/*/*",), _of_models, stored=True),
     }
@@ -284,7 +458,7 @@ def ended(arguments: Sequence[str], folder: Path) -> Ended:
     code = os.waitstatus_to_exitcode(status)
     seconds = min(usage.ru_utime + usage.ru_stime, time.monotonic() - began)
     if code == -signal.SIGKILL:
-        seconds = WAIT_S
+        seconds = max(seconds, CPU_S)
     texts = (path.read_text("utf-8", "replace") for path in (out, err))
     return Ended(code, *texts, seconds, usage.ru_maxrss * 1024)
 
@@ -292,6 +466,7 @@ def ended(arguments: Sequence[str], folder: Path) -> Ended:
 def _child(arguments: Sequence[str], out: Path, err: Path) -> None:
     for number, path in ((1, out), (2, err)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S))
     resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
     code = 1
     try:

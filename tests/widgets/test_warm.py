@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from numba.core import event
 
 from napari_mosaik.widgets.base.gc_tuning import in_one_update, warm_up
+from napari_mosaik.widgets.canvas import layer_board
 
 pytestmark = pytest.mark.gui
 
@@ -25,8 +27,41 @@ def test_nothing_is_compiled_when_labels_are_first_shown(kind: Any) -> None:
     assert not heard.buffer
 
 
-def test_the_canvas_is_arranged_once(dock: Any) -> None:
-    viewer = dock.viewer
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.int32])
+def test_a_layer_that_asks_for_the_type_of_its_slices_needs_no_other_kernel(kind: Any) -> None:
+    from napari.layers import Labels
+    from napari.utils.colormaps import _accelerated_cmap
+
+    warm_up().join()
+    kernel = _accelerated_cmap._labels_raw_to_texture_direct_inner_loop
+    before = list(kernel.signatures)
+    colours = {None: "transparent", 0: "transparent", 1: "red", 2: "blue"}
+    Labels(np.zeros((3, 4), kind), colormap=colours)._slice_dtype()
+    assert list(kernel.signatures) == before
+
+
+def test_the_letters_of_the_canvas_are_ready_before_a_slide_is_shown(dock: Any, qtbot: Any) -> None:
+    info = dock.viewer.window._qt_viewer.canvas.font_info()
+    font = info.font_manager.get_font(info.face)
+    qtbot.waitUntil(lambda: set("H&E µm 0123456789 CD34") <= font._glyphs.keys())
+
+
+def test_memory_goes_back_when_another_case_was_opened(dock: Any, monkeypatch: Any) -> None:
+    heard = threading.Event()
+    monkeypatch.setattr(layer_board, "give_back_memory", heard.set)
+    dock.board._first(([], {}))
+    assert heard.wait(60)
+
+
+def test_the_canvas_is_arranged_once(dock: Any, monkeypatch: Any) -> None:
+    viewer, placed = dock.viewer, []
+    kind = type(viewer.window._qt_viewer.canvas)
+    place = kind._get_ordered_visible_canvas_overlays
+    monkeypatch.setattr(
+        kind,
+        "_get_ordered_visible_canvas_overlays",
+        lambda self: (placed.append(1), place(self))[1],
+    )
     canvas, times = viewer.window._qt_viewer.canvas, []
     arrange = canvas._on_interactive
     canvas._on_interactive = lambda *args: (times.append(1), arrange(*args))
@@ -37,6 +72,7 @@ def test_the_canvas_is_arranged_once(dock: Any) -> None:
         viewer.layers.remove(layers[1])
         assert not times
     assert times == [1]
+    assert placed == [1]
     assert all(canvas.layer_to_visual[layer].node.parent is not None for layer in viewer.layers)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import string
 import threading
 from collections.abc import Callable, Iterator
 from functools import cache, partial
@@ -11,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 import numpy as np
+from qtpy.QtCore import QObject, QTimer
 
 if TYPE_CHECKING:
     import napari
@@ -20,6 +22,7 @@ __all__ = [
     "fast_removal",
     "freeze_window",
     "in_one_update",
+    "prepare_letters",
     "unselected",
     "warm_up",
     "without_drawing",
@@ -36,6 +39,8 @@ _MODULES = (
 """Libraries that the window needs soon after a case is open."""
 _LABELS = (np.uint8, np.int32, np.uint16)
 """Types of the label images that are shown: for each, napari compiles how it colours them."""
+_LETTERS = "HE&CD34AIX PTµm²·×" + string.digits + string.ascii_lowercase + "SUVMN.,()-%/"
+"""What is written on the canvas: names of stains and maps, the readout, scales."""
 _frozen: list[bool] = []
 """Whether a window is frozen; to count what is frozen takes 0.2 s."""
 
@@ -57,18 +62,25 @@ def in_one_update(viewer: napari.Viewer) -> Iterator[None]:
     """Let napari arrange its canvas once, after all changes of the layers that are made inside.
 
     It would do so after each: every layer that is added, moved, shown or removed costs as much as
-    all layers together.  May be nested.  (`LayerList.batched_update` cannot, and collects garbage.)
+    all layers together.  Names and scales of the views are placed once, too: napari places all of
+    them again for each layer, a third of what entering a layout takes.  May be nested.
+    (`LayerList.batched_update` cannot, and collects garbage.)
     """
     canvas = viewer.window._qt_viewer.canvas
     if canvas._pause_scene_graph:
         yield
         return
     canvas._pause_scene_graph = True
+    canvas._get_ordered_visible_canvas_overlays = lambda: iter(())
     try:
         yield
     finally:
         canvas._pause_scene_graph = False
-        canvas._update_scenegraph()
+        try:
+            canvas._update_scenegraph()
+        finally:
+            del canvas._get_ordered_visible_canvas_overlays
+            canvas._update_overlay_canvas_positions()
 
 
 @contextlib.contextmanager
@@ -110,6 +122,25 @@ def without_drawing(layer: Layer) -> None:
             layer._overlays[name].visible = False
 
 
+def prepare_letters(viewer: napari.Viewer, owner: QObject) -> None:
+    """Prepare the letters of the canvas, one in each turn of the event loop, as long as *owner* is.
+
+    Each takes 5 ms; all those of a text at once hold up the window when it is first shown.
+    """
+    info = viewer.window._qt_viewer.canvas.font_info()
+    font, left = info.font_manager.get_font(info.face), list(dict.fromkeys(_LETTERS))
+    timer = QTimer(owner)
+
+    def one() -> None:
+        _ = font[left.pop(0)]
+        if not left:
+            timer.stop()
+            timer.deleteLater()
+
+    timer.timeout.connect(one)
+    timer.start(0)
+
+
 @cache
 def warm_up() -> threading.Thread:
     """Load libraries and compile the colouring of labels, once in a process; the thread."""
@@ -137,3 +168,4 @@ def _colour(kind: type[np.unsignedinteger | np.signedinteger]) -> None:
 
     colours = DirectLabelColormap(color_dict={None: "transparent", 0: "transparent", 1: "red"})
     colours.map(np.ones((4, 4), kind))
+    colours._data_to_texture(np.zeros(0, kind))  # so does a layer ask for the type of its slices

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -36,11 +37,13 @@ from napari_mosaik.widgets.base.gc_tuning import (
     fast_removal,
     freeze_window,
     in_one_update,
+    prepare_letters,
     warm_up,
     without_drawing,
 )
 from napari_mosaik.widgets.base.worker import Problem
 from napari_mosaik.widgets.canvas.lazy_slide import LazySlide, attend
+from napari_mosaik.workflow.parallel import give_back_memory
 from napari_mosaik.workflow.steps import STEPS
 
 if TYPE_CHECKING:
@@ -70,6 +73,7 @@ class LayerBoard(QObject):
         super().__init__(controller)
         freeze_window(viewer)
         warm_up()
+        prepare_letters(viewer, self)
         self.viewer = viewer
         self.controller = controller
         self.specs: dict[str, LayerSpec] = {}
@@ -253,6 +257,7 @@ class LayerBoard(QObject):
 
     def _first(self, found: _Found) -> None:
         """Offer all finished results; a layer is created when it is first shown (0.2 s each)."""
+        threading.Thread(target=give_back_memory, daemon=True).start()  # of the case before
         self.choices = found[1]
         self._offer(found[0])
         self.changed.emit()
