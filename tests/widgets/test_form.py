@@ -52,6 +52,19 @@ class WithModel(Params):
     model: str = setting("", "A model.", model=True)
 
 
+def test_every_optical_density_names_its_base(form):
+    fields = {
+        f"{step.name} {name}": made.widget(name).native.suffix()
+        for step in STEPS
+        for made in [form(step.params())]
+        for name, field in step.params.model_fields.items()
+        if (field.json_schema_extra or {}).get("unit", "").startswith("OD")
+        and hasattr(made.widget(name).native, "suffix")
+    }
+    assert len(fields) >= 6
+    assert set(fields.values()) <= {" OD (natural)", " OD (base 10)"}
+
+
 def test_a_model_is_offered_by_name_and_keeps_its_hash(form):
     """Forty letters of a hash say nothing: eight are shown until the name is known."""
     hashes = ["0123456789abcdef" * 2, "fedcba9876543210" * 2]

@@ -11,6 +11,7 @@ from skimage.io import imsave
 
 from napari_mosaik.core import InputError, LabelImage, Lattice, Table
 from napari_mosaik.core.errors import CorruptArtifact
+from napari_mosaik.core.manifest import write_files_list
 from napari_mosaik.core.progress import run_to_end
 from napari_mosaik.segment import TissueClassParams, train_fast
 from napari_mosaik.segment.tissue_classifier import block_features
@@ -151,6 +152,16 @@ def test_weights_of_another_kind_and_damaged_ones_are_refused(picture, model, tm
         segment_picture("classes", picture, 2.0, weights=other)
     file.write_bytes(content[: len(content) // 2])
     with pytest.raises(CorruptArtifact, match="is damaged"):
+        segment_picture("classes", picture, 2.0, weights=other)
+    (other / "card.json").write_text('{"kind": "mosaik", "classes": [0, 1]}')
+    write_files_list(other)
+    with pytest.raises(InputError, match="predicts uptake; it cannot segment"):
+        segment_picture("classes", picture, 2.0, weights=other)
+    (other / "card.json").write_text('{"classes": [0, 1]}')
+    write_files_list(other)
+    file.write_bytes((model / "weights.safetensors").read_bytes())
+    write_files_list(other)
+    with pytest.raises(CorruptArtifact, match=r"card\.json has no 'model'"):
         segment_picture("classes", picture, 2.0, weights=other)
 
 

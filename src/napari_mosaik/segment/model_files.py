@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_mosaik.core.errors import CorruptArtifact
+from napari_mosaik.core.errors import CorruptArtifact, InputError
 from napari_mosaik.core.manifest import check_files, write_files_list
 from napari_mosaik.core.params import digest
 
@@ -51,7 +51,10 @@ def save_weights(
 
 
 def read_card(folder: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """Card and arrays of a saved model; damage raises `CorruptArtifact`."""
+    """Card and arrays of a saved model.
+
+    Damage raises `CorruptArtifact`, a predictor of uptake `InputError`.
+    """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
@@ -60,11 +63,16 @@ def read_card(folder: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     check_files(folder, f"the model in {folder}")
     try:
         card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+        if card.get("kind") == "mosaik":
+            raise InputError(
+                f"the model in {folder} predicts uptake; it cannot segment: choose another"
+            )
         arrays = load_file(str(folder / "weights.safetensors"))
         essentials = {name: card[name] for name in ("model", "classes", "params")}
         expected = card["hash"]
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise CorruptArtifact(f"the model in {folder} is damaged: {error}") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        reason = f"its card.json has no {error}" if isinstance(error, KeyError) else error
+        raise CorruptArtifact(f"the model in {folder} is damaged: {reason}") from error
     if weights_digest(arrays, essentials) != expected:
         raise CorruptArtifact(
             f"the model in {folder} is damaged: it is not the one its card.json describes"

@@ -269,7 +269,7 @@ def _set_unit_and_decimals(widget: Widget, unit: str, value: Any, decimals: int 
         small = max(0, -math.floor(math.log10(_step(value)))) if value else 2
         native.setDecimals(min(_MAX_DECIMALS, max(digits, small, decimals)))
         widget.value = value  # type: ignore[attr-defined]  # rounded to fewer decimals before
-    unit = unit_words(unit) if unit == "OD10" else unit
+    unit = unit_words(unit) if unit in ("OD", "OD10") else unit  # with the base
     if unit and unit != "1":
         if hasattr(native, "setSuffix"):
             native.setSuffix(unit if unit == "°" else f" {unit}")
