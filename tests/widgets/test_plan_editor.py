@@ -93,6 +93,30 @@ def test_what_is_wrong_stands_below_its_field(qtbot, editor):
     assert "may not contain '.'" in editor.name_problem.text()
 
 
+def test_rows_of_another_plan_take_the_place_of_those_before(editor):
+    """Making a row takes 10 ms of the window's thread, so those that are there are used again."""
+    from napari_mosaik.widgets.pages.plan_editor import text_of
+
+    one = parse_plan({"name": "One", "courses": [{"nuclide": "Tb-161", "activity": 5000}]})
+    rows = list(editor.rows)
+    editor.show_text(text_of(one), None)
+    assert [row.isVisible() for row in rows] == [True, False, False]
+    assert (editor.rows, editor.plan) == (rows[:1], one)
+    editor.show_text(text_of(PRESET), None)
+    assert (editor.rows, editor.plan) == (rows, PRESET)
+    assert [row.isVisible() for row in rows] == [True, True, True]
+    assert [row.y() for row in rows] == sorted(row.y() for row in rows)
+
+
+def test_no_choice_is_wider_than_its_field(editor):
+    from qtpy.QtWidgets import QComboBox
+
+    boxes = editor.findChildren(QComboBox)
+    texts = [box.itemText(place) for box in boxes for place in range(box.count())]
+    assert "measured (blurred)" in texts
+    assert max(len(text) for text in texts) <= 22  # 149 px of the 360 px of the dock
+
+
 def test_rows_are_added_doubled_sorted_and_removed(qtbot, editor):
     click(qtbot, editor.add_beam)
     assert "give the fractions as number x Gy, such as 5x2" in editor.row_problem.text()

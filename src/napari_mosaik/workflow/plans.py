@@ -219,12 +219,13 @@ class Plan(Params):
     fractions: tuple[Fractions, ...] = setting((), "External beam.")
     uptake: Literal["best", "predicted", "measured"] = setting(
         "best",
-        "Uptake that the label follows: the predicted one if there is one, else the measured one.",
+        "Uptake that the label follows; best available: the predicted one, else the measured one, "
+        "which the PET has blurred.",
         label="Uptake",
         choices={
-            "best": "predicted, else measured",
+            "best": "best available",
             "predicted": "predicted",
-            "measured": "measured (blurred by the PET)",
+            "measured": "measured (blurred)",
         },
     )
     shape: str = setting(

@@ -82,7 +82,7 @@ _FILES: Final = {
 }
 _REPAIRS: Final = {
     ((1.0, 1.5),): "half-time 1.5 h",
-    ((0.5, 0.5), (0.5, 4.0)): "half-times 0.5 h and 4 h, half each",
+    ((0.5, 0.5), (0.5, 4.0)): "50 % 0.5 h, 50 % 4 h",
 }
 _OTHER: Final = "From a file…"
 _OF_ROW: Final = r"^\w+\.(\w+) \(entry \d+\) = (.*) is not valid: (.*)"
@@ -510,6 +510,7 @@ class PlanEditor(QWidget):
         self._quiet = False
         self._other: dict[str, Any] = {}
         self.rows: list[_Row] = []
+        self._spare: list[_Row] = []
         self.name = QLineEdit()
         self.name.setToolTip("Type another name and save to rename the plan")
         self.name_problem = wrapped_label(bold=True)
@@ -610,11 +611,13 @@ class PlanEditor(QWidget):
         return PlanText(self.name.text(), rows, values)
 
     def _show_rows(self, texts: tuple[RowText, ...]) -> None:
-        while len(self.rows) > len(texts):
+        while len(self.rows) > len(texts):  # kept for the next plan: a row takes 10 ms to make
             gone = self.rows.pop()
-            self._rows.removeWidget(gone)
-            gone.setParent(None)
-            gone.deleteLater()
+            gone.hide()
+            self._spare.append(gone)
+        while self._spare and len(self.rows) < len(texts):
+            self.rows.append(self._spare.pop())
+            self.rows[-1].show()
         for one, text in zip(self.rows, texts, strict=False):
             one.show_text(text)
         for text in texts[len(self.rows) :]:
