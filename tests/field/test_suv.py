@@ -381,12 +381,25 @@ DICOM_FACTOR = 70e3 / (37e6 * 2 ** (-(14 + 1.5 / 24) * 24 / (282276 / 3600)))
         ),
         ({"RadionuclideHalfLife": 6586.2}, {}, "does not belong to Zr-89"),
         ({"RadionuclideTotalDose": 0}, {}, "injected activity is missing"),
+        ({}, {"SeriesDate": "20240315"}, "start of the series and .* as its first acquisition"),
+        ({}, {"RescaleSlope": -2.0}, "no usable rescale slope"),
     ],
 )
 def test_contradictions_of_a_dicom_file(tmp_path, medicine, changes, message):
     assert of_dicom(tmp_path)["factor"] == pytest.approx(DICOM_FACTOR, rel=1e-4)
     with pytest.raises(InputError, match=message):
         of_dicom(tmp_path, None, medicine, **changes)
+
+
+@pytest.mark.parametrize(
+    ("unit", "scale"),
+    [("BQ/ML", 1), ("Bq/cc", 1), ("kBq/mL", 1e3), ("KBQ/CC", 1e3), ("nCi/cc", 37.0)],
+)
+@pytest.mark.filterwarnings("ignore:Invalid value for VR CS")
+def test_spelled_units_of_a_dicom_file(tmp_path, unit, scale):
+    plain, spelled = of_dicom(tmp_path), of_dicom(tmp_path, Units=unit)
+    assert spelled["factor"] == plain["factor"]
+    assert spelled["maximum"] == pytest.approx(scale * plain["maximum"])
 
 
 def test_the_user_settles_what_a_dicom_file_contradicts(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta, timezone
 from pathlib import Path
@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_mosaik.core import FloatArray, InputError, Lattice, Raster
-from napari_mosaik.core.pet_records import PetHeader, PetImage
+from napari_mosaik.core.pet_records import BASE_UNITS, PetHeader, PetImage
 from napari_mosaik.core.pet_volume import VolumeGrid, evenly_spaced
 from napari_mosaik.io.pet.archive import is_zip
 from napari_mosaik.io.pet.registry import PetFormat, files_in
+from napari_mosaik.io.pet.sidecar import unit_named
 from napari_mosaik.io.unread import unread_file
 
 __all__ = [
@@ -326,8 +327,11 @@ def _values(frame: _Frame) -> NDArray[np.float64]:
             frame.number("RealWorldValueSlope"),
             frame.number("RealWorldValueIntercept"),
         )
-    if slope is None or slope == 0:
-        raise InputError(f"{frame.path.name} has no usable rescale slope; its values are unknown")
+    if slope is None or slope <= 0:
+        stated = "" if slope is None else f" ({slope:g})"
+        raise InputError(
+            f"{frame.path.name} has no usable rescale slope{stated}; its values are unknown"
+        )
     values = stored.astype(np.float64) * slope + (intercept or 0.0)
     padding = frame.number("PixelPaddingValue")
     if padding is not None:
@@ -574,6 +578,8 @@ def _zone_of(offset: Any) -> timezone | None:
 
 # --- the header -----------------------------------------------------------------------------------
 _PHILIPS = "Philips PET Private Group"
+_LONGEST_SERIES = timedelta(hours=8)
+"""No series of PET images goes on for longer."""
 _SUV_KINDS: dict[str, Literal["bw", "lbm"]] = {
     "": "bw", "BW": "bw", "LBM": "lbm", "LBMJAMES128": "lbm", "LBMJANMA": "lbm",
 }  # fmt: skip
@@ -621,6 +627,10 @@ def _pixel_meaning(frame: _Frame) -> _Meaning:
                 "does not know; export it as Bq/mL"
             )
         return _Meaning("g/mL", 1.0, _SUV_KINDS[kind])
+    with suppress(InputError):  # spelled as other programs do: "kBq/mL", "Bq/cc"
+        base, factor = BASE_UNITS.get(spelled := unit_named(unit), (spelled, 1.0))
+        if base == "Bq/mL":
+            return _Meaning(base, factor)
     raise InputError(
         f"{frame.path.name} holds PET values in {unit or 'an unstated unit'}; "
         "export it as Bq/mL (BQML) or as SUV (GML, CM2ML)"
@@ -632,7 +642,7 @@ def _read_header(timing: _Timing, chosen: _Frame, meaning: _Meaning) -> PetHeade
     notes: list[str] = []
     unclear: dict[str, str] = {}
     zone = _zone_of(chosen.find("TimezoneOffsetFromUTC"))
-    scanned = _scan_start(timing, chosen, zone, notes)
+    scanned = _scan_start(timing, chosen, zone, notes, unclear)
     drug = chosen.first("RadiopharmaceuticalInformationSequence")
     injected = _injected(drug, zone, notes, unclear)
     if injected is not None and injected == scanned and timing.is_static:
@@ -719,12 +729,25 @@ class _Timing:
 
 
 def _scan_start(
-    timing: _Timing, chosen: _Frame, zone: timezone | None, notes: list[str]
+    timing: _Timing,
+    chosen: _Frame,
+    zone: timezone | None,
+    notes: list[str],
+    unclear: dict[str, str],
 ) -> datetime | None:
-    """Series time, unless it is after the first acquisition; then GE's own item or the latter."""
+    """Series time, unless it is after the first acquisition; then GE's own item or the latter.
+
+    A series that began hours before its first acquisition leaves the start unclear.
+    """
     series = _moment(chosen.find("SeriesDate"), chosen.find("SeriesTime"), zone)
     first = timing.first_acquisition(zone)
     if series is not None and (first is None or _clock(series) <= _clock(first)):
+        if first is not None and _clock(first) - _clock(series) > _LONGEST_SERIES:
+            unclear["scanned"] = (
+                f"the file states {series} as start of the series and {first} as its first "
+                "acquisition"
+            )
+            return None
         return series
     private = _moment(chosen.private(0x0009, "GEMS_PETD_01", 0x0D), None, zone)
     if private is not None:
