@@ -16,6 +16,7 @@ from napari_mosaik.cli.common import (
     JsonOutput,
     OnDamage,
     PageOption,
+    PetSeriesOption,
     SchedulerAddress,
     Seed,
     StainName,
@@ -106,9 +107,7 @@ def new(
     pet_frame: Annotated[
         int | None, typer.Option(help="PET time frame, counted from 0, if there are several.")
     ] = None,
-    pet_series: Annotated[
-        int | None, typer.Option(help="PET series, counted from 1, if there are several.")
-    ] = None,
+    pet_series: PetSeriesOption = None,
     pet_unit: Annotated[
         str, typer.Option(help="PET unit if the file states none: Bq/mL, kBq/mL, g/mL, cm2/mL ...")
     ] = "",

@@ -32,6 +32,9 @@ __all__ = [
     "JsonOutput",
     "OnDamage",
     "PageOption",
+    "PetFrameOption",
+    "PetSeriesOption",
+    "PetUnitOption",
     "SchedulerAddress",
     "Seed",
     "SettingChanges",
@@ -88,6 +91,15 @@ def spacing_option(about: str) -> Any:
     return typer.Option(help=about, parser=_spacing, metavar="<float>|<float>x<float>")
 
 
+PetSeriesOption = Annotated[
+    int | None, typer.Option(help="PET series, counted from 1, if there are several.")
+]
+PetFrameOption = Annotated[
+    int | None, typer.Option(help="Time frame, counted from 0, if there are several.")
+]
+PetUnitOption = Annotated[
+    str, typer.Option(help="Unit if the file states none: Bq/mL, kBq/mL, g/mL, cm2/mL ...")
+]
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Random seed.")]
 SettingChanges = Annotated[
     list[str] | None,

@@ -11,6 +11,9 @@ import typer
 from napari_mosaik.cli.common import (
     CaseFolder,
     JsonOutput,
+    PetFrameOption,
+    PetSeriesOption,
+    PetUnitOption,
     command_group,
     example_command,
     naming_options,
@@ -218,15 +221,9 @@ def measure(
     calibration: Annotated[
         float, typer.Option(help="Standard error of the calibration as a fraction of the mean.")
     ] = 0.05,
-    series: Annotated[
-        int | None, typer.Option(help="PET series, counted from 1, if there are several.")
-    ] = None,
-    frame_index: Annotated[
-        int | None, typer.Option(help="Time frame, counted from 0, if there are several.")
-    ] = None,
-    unit: Annotated[
-        str, typer.Option(help="Unit if the file states none: Bq/mL, kBq/mL, g/mL, cm2/mL ...")
-    ] = "",
+    series: PetSeriesOption = None,
+    frame_index: PetFrameOption = None,
+    unit: PetUnitOption = "",
     same_patient: Annotated[
         bool,
         typer.Option(

@@ -13,6 +13,9 @@ from napari_mosaik.cli.common import (
     Device,
     JsonOutput,
     PageOption,
+    PetFrameOption,
+    PetSeriesOption,
+    PetUnitOption,
     SchedulerAddress,
     SettingChanges,
     example_command,
@@ -178,15 +181,9 @@ def suv(
     slice_index: Annotated[
         int | None, typer.Option(help="Only this slice, counted from 0. Default: all slices.")
     ] = None,
-    frame_index: Annotated[
-        int | None, typer.Option(help="Time frame, counted from 0, if there are several.")
-    ] = None,
-    unit: Annotated[
-        str, typer.Option(help="Unit if the file states none: Bq/mL, kBq/mL, g/mL, cm2/mL ...")
-    ] = "",
-    series: Annotated[
-        int | None, typer.Option(help="PET series, counted from 1, if there are several.")
-    ] = None,
+    frame_index: PetFrameOption = None,
+    unit: PetUnitOption = "",
+    series: PetSeriesOption = None,
     mask: Annotated[
         Path | None,
         typer.Option(help="Mask on the same voxels. Figures are of the voxels above 0."),
