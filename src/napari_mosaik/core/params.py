@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any, Self, get_args, get_origin
+from typing import Annotated, Any, Self, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.text import nearest
 
-__all__ = ["Params", "digest", "setting"]
+__all__ = ["Params", "PowerOf2", "digest", "setting"]
 
 
 def setting(
@@ -63,6 +63,15 @@ def digest(value: Any) -> str:
     """Return a short hexadecimal digest of a JSON-able value, independent of key order."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=True)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _power_of_2(n: int) -> int:
+    if n & (n - 1):
+        raise ValueError("give a power of 2, for example 1024")
+    return n
+
+
+PowerOf2 = Annotated[int, AfterValidator(_power_of_2)]
 
 
 class Params(BaseModel):

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from pydantic import field_validator
 
 from napari_mosaik.core import FloatArray, InputError, Params, setting
+from napari_mosaik.core.params import PowerOf2
 from napari_mosaik.core.progress import blocking, checkpoint
 from napari_mosaik.core.text import typed_number
 from napari_mosaik.kinetics.batched import checked_times, kinetic_rows, solve_rows
@@ -117,7 +118,7 @@ class TilePriors(DiagnosticParams):
     prior_k_a_per_um_h: float = _prior("kₐ", 10.0)
     prior_k32_per_h: float = _prior("k₃₂", 3.0)
     prior_k03_per_h: float = _prior("k₀₃", 3.0)
-    samples: int = setting(
+    samples: PowerOf2 = setting(
         1024,
         "Base samples of the Sobol indices; a power of 2.",
         label="Sobol samples",
@@ -125,13 +126,6 @@ class TilePriors(DiagnosticParams):
         le=16384,
         advanced=True,
     )
-
-    @field_validator("samples")
-    @classmethod
-    def _is_a_power_of_2(cls, n: int) -> int:
-        if n & (n - 1):
-            raise ValueError("give a power of 2, for example 1024")
-        return n
 
 
 def prior_factors(priors: DiagnosticParams) -> dict[str, float]:

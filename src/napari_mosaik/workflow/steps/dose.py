@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from pydantic import field_validator
 
 from napari_mosaik.core.artifact import Progress
 from napari_mosaik.core.catalogue import (
@@ -32,7 +31,7 @@ from napari_mosaik.core.catalogue import (
 )
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import FloatArray, Transform
-from napari_mosaik.core.params import Params, setting
+from napari_mosaik.core.params import Params, PowerOf2, setting
 from napari_mosaik.core.pet_records import InjectionRecord
 from napari_mosaik.core.progress import map_progress
 from napari_mosaik.core.table import Table
@@ -79,7 +78,7 @@ _DISTANCE_PIXEL_UM: Final = 4.0
 class DoseStepParams(Params):
     """Settings of the step; everything about a plan stands in the plan."""
 
-    samples: int = setting(
+    samples: PowerOf2 = setting(
         1024,
         "Base samples of the shares of uncertainty (Sobol); a power of 2.",
         label="Sobol samples",
@@ -87,13 +86,6 @@ class DoseStepParams(Params):
         le=16384,
         advanced=True,
     )
-
-    @field_validator("samples")
-    @classmethod
-    def _power_of_2(cls, n: int) -> int:
-        if n & (n - 1):
-            raise ValueError("give a power of 2, for example 1024")
-        return n
 
 
 def _check(case: Case, params: DoseStepParams) -> None:
