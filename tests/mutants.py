@@ -647,12 +647,8 @@ def faults() -> list[Fault]:
         ("plan.rbe * each", "1.0 * each"),
         ('plan.beta * r * each["q_mixed"]', '0.0 * r * each["q_mixed"]'),
         ("ln_survival = births - beam - linear", "ln_survival = births - linear"),
-        (
-            'share = np.nan_to_num(np.asarray(table["neoplastic_fraction"], float)) * coverage',
-            "share = coverage",
-        ),
-        ("/ float(np.nanmean(suv)), weight[known]", ", weight[known]"),
-        ("float) / scale\n", "float)\n"),
+        ("suv[:, None] / float(np.nanmean(suv))", "suv[:, None]"),
+        ("lost_effect(), weight[:, None] * np", "lost_effect(), np"),
         ("(mass_mg * 1e6 / _MOLAR_G)", "mass_mg"),
         ("smaller_is_better=True)", "smaller_is_better=False)"),
         ("elif kind.smaller_is_better and limit is not None:", "elif False:"),
@@ -836,7 +832,7 @@ def faults() -> list[Fault]:
         ("same = next((n for n", "same = None and next((n for n"),
         ('return "bsa", lean', 'return "bw", lean'),
         ("return share, NEOPLASTIC", "return coverage, NEOPLASTIC"),
-        ("* self._living_scale()[0]", "* 1.0"),
+        ("* self.living_scale()[0]", "* 1.0"),
         ("shape = curves / level[:, None]", "shape = curves"),
         ("end = patient.excised or patient.scanned", "end = patient.scanned"),
     )

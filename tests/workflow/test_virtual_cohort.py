@@ -14,12 +14,12 @@ from napari_mosaik.core.frame import Lattice
 from napari_mosaik.core.invivo import InvivoValue
 from napari_mosaik.core.progress import cancellable, run_to_end
 from napari_mosaik.core.tiles import TileGrid
-from napari_mosaik.dosimetry import oxygen_effect, oxygen_from_distance
 from napari_mosaik.io import create_case
 from napari_mosaik.io.case import CaseFile
 from napari_mosaik.twin.chain import Chain
 from napari_mosaik.view.twin import cohort_figure
 from napari_mosaik.workflow.invivo import add_invivo
+from napari_mosaik.workflow.plan_dose import lost_effect
 from napari_mosaik.workflow.plans import (
     ARM_SETS,
     PRESETS,
@@ -31,7 +31,7 @@ from napari_mosaik.workflow.plans import (
     remove_plan,
     write_plan,
 )
-from napari_mosaik.workflow.steps.dose import SHRINKAGE
+from napari_mosaik.workflow.steps.dose import TileFacts
 from napari_mosaik.workflow.twin import CaseTwin
 from napari_mosaik.workflow.virtual_cohort import (
     COHORT_OUTCOMES,
@@ -48,8 +48,8 @@ INJECTION = {
     "height_cm": 178.0, "sex": "M", "antibody_mass_mg": 10.0,
 }  # fmt: skip
 ONE = Course(nuclide="Lu-177", activity=3000, unit="MBq")
-SUV, SHARE, DISTANCE = [0.5, 1.5, np.nan, 1.0], [0.2, 0.8, 0.4, 0.0], [10.0, 60.0, 20.0, 30.0]
-"""Uptake, neoplastic share and distance to vessels of four tiles, of which two count."""
+SUV, SHARE = [0.5, 1.5, np.nan, 1.0], [0.2, 0.8, 0.4, 0.0]
+"""Uptake and neoplastic share of four tiles, of which two count."""
 CELLS = 2e3
 
 
@@ -67,8 +67,9 @@ def case(tmp_path):
 def give_tiles(case):
     lattice = Lattice("he", (1, 4), spacing_um=(300.0, 300.0))
     grid = TileGrid(lattice, 300.0, np.arange(4), np.ones(4), np.ones(4, bool))
-    columns = {"neoplastic_fraction": np.array(SHARE), "vessel_distance_um": np.array(DISTANCE)}
-    parameters = Table(columns, {"neoplastic_fraction": "1", "vessel_distance_um": "µm"}, {}, "he")
+    parameters = Table(
+        {"neoplastic_fraction": np.array(SHARE)}, {"neoplastic_fraction": "1"}, {}, "he"
+    )
     uptake = Table({"suv": np.array(SUV)}, {"suv": "cm²/mL"}, {}, "he")
     with case.writing():
         for artifact, content in ((TILES, grid), (PARAMETERS, parameters), (UPTAKE, uptake)):
@@ -114,7 +115,7 @@ def test_tumour_control_is_that_of_the_tiles_by_hand(case):
     np.testing.assert_allclose(control, by_hand(found, plan), rtol=1e-9)
     even = np.exp(-CELLS * np.exp(-plan.alpha * cohort.values["bed"]["one"]))
     assert even.mean() > control.mean() + 0.02  # that of the mean dose is too high
-    assert "measured uptake of 2 tiles, neoplastic tissue" in cohort.patterns["one"]
+    assert "measured uptake of 2 tiles, neoplastic area" in cohort.patterns["one"]
     assert any("overstated" in text for text in cohort.notes)
 
 
@@ -134,8 +135,11 @@ def test_tumour_control_of_a_constant_map_follows_from_its_bed(case):
     np.testing.assert_allclose(cohort.values["tcp"]["two"], expected, rtol=1e-9)
 
 
-def test_oxygen_and_unseen_variation_enter_tumour_control(case):
+def test_oxygen_and_unseen_variation_enter_tumour_control(case, monkeypatch):
     give_tiles(case)
+    shares = np.zeros((4, lost_effect().size))
+    shares[:, 0], shares[:, 6] = [0.75, 0.5, 1, 1], [0.25, 0.5, 0, 0]
+    monkeypatch.setattr(TileFacts, "distances", lambda facts: shares)
     plain = Plan(name="plain", courses=(ONE,), clonogens=CELLS)
     oxygen = plain.model_copy(update={"name": "oxygen", "oxygen": True})
     unseen = plain.model_copy(update={"name": "unseen", "within_cv": 0.4})
@@ -143,9 +147,10 @@ def test_oxygen_and_unseen_variation_enter_tumour_control(case):
         write_plan(case.root, plan)
     cohort = simulated(case)
     found = PatientDoses(CaseTwin(case), plain, cohort.names).doses(cohort.draws)
-    h = oxygen_effect(oxygen_from_distance(np.array(DISTANCE[:2]) / SHRINKAGE), 3.0)
+    h = 1 - (1 - 1 / 3.0) * lost_effect()[[0, 6, 0, 6]]
+    parts = {"relative": (0.5, 0.5, 1.5, 1.5), "weight": (0.15, 0.05, 0.4, 0.4), "h": h}
     control = cohort.values["tcp"]
-    np.testing.assert_allclose(control["oxygen"], by_hand(found, oxygen, h=h), rtol=1e-9)
+    np.testing.assert_allclose(control["oxygen"], by_hand(found, oxygen, **parts), rtol=1e-9)
     assert (control["oxygen"] <= control["plain"]).all()
     assert cohort.of("tcp").better("plain", "oxygen") > 0.8
     x = np.exp(np.random.default_rng(0).normal(0, math.sqrt(math.log1p(0.16)), 40_000))
@@ -165,7 +170,7 @@ def test_tumour_control_needs_cells_and_a_slide(case, capsys):
     write_plan(case.root, Plan(name="one", courses=(ONE,), clonogens=CELLS), replace=True)
     code, words = call(capsys, case.root, "--outcome", "tcp")
     assert code == 2
-    assert "no measured uptake of its tiles, and the tumour control of a mean dose is" in words
+    assert "no uptake of its tiles, and the tumour control of a mean dose is" in words
     assert call(capsys, case.root)[1]["not_available"]["tcp"] in words
     plan = Plan(name="one", courses=(ONE,), clonogens=CELLS, within_cv=0.3)
     write_plan(case.root, plan, replace=True)

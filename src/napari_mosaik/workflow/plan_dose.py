@@ -50,6 +50,7 @@ __all__ = [
     "constant_rows",
     "distance_edges_um",
     "iter_plan_dose",
+    "lost_effect",
 ]
 
 QUANTILES: Final = (5, 50, 95)
@@ -573,7 +574,7 @@ class PlanModel:
         if not self.plan.oxygen:
             killed, fixed = effect(None)
             return np.asarray(self._births() - killed - fixed, float)
-        lost, shares = _lost_effect(), self.uptake.distances[tiles]
+        lost, shares = lost_effect(), self.uptake.distances[tiles]
         farthest = shares.shape[1] - 1 - np.argmax(shares[:, ::-1] > 0, axis=1)
         least = sum(effect(lost[farthest]))  # where most survives: no exponential overflows
         survivors = np.zeros(electron.shape)
@@ -977,7 +978,7 @@ def distance_edges_um() -> FloatArray:
 
 
 @cache
-def _lost_effect() -> FloatArray:
+def lost_effect() -> FloatArray:
     """(j,) share K/(q + K), dimensionless, of the oxygen effect that is lost in each class."""
     edges = distance_edges_um()
     inside = np.linspace(edges[:-2], edges[1:-1], 101)

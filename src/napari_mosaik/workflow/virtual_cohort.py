@@ -15,23 +15,21 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 
 from napari_mosaik.core import Progress
-from napari_mosaik.core.catalogue import ALIGNMENT, PARAMETERS, PREDICTION, TILES, UPTAKE
+from napari_mosaik.core.artifact import Artifact
+from napari_mosaik.core.catalogue import PREDICTION, TILES, UPTAKE
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import FloatArray
 from napari_mosaik.core.progress import checkpoint, map_progress
-from napari_mosaik.core.table import Table
 from napari_mosaik.core.text import nearest, typed_number
 from napari_mosaik.dosimetry import (
     NUCLIDES,
     dose_per_activity_gy,
     nuclide,
-    oxygen_effect,
-    oxygen_from_distance,
     respond,
     tumour_control,
     uneven_ln_survival,
@@ -44,6 +42,7 @@ from napari_mosaik.twin import Cohort, patients_needed
 from napari_mosaik.twin.chain import Chain
 from napari_mosaik.twin.virtual import draw_patients
 from napari_mosaik.workflow.dose_exchange import OrganTable, read_organ_table
+from napari_mosaik.workflow.plan_dose import lost_effect
 from napari_mosaik.workflow.plans import Plan, half_times_as_rates, read_plans
 from napari_mosaik.workflow.twin import CaseTwin
 
@@ -67,6 +66,7 @@ __all__ = [
     "plan_cohort",
 ]
 
+T = TypeVar("T")
 SIMULATED: Final = "simulated; not evidence"
 PATIENTS_LIMIT: Final = 100_000
 EVEN_CHANCE: Final = 0.5
@@ -145,24 +145,40 @@ def kept_organ_tables(root: Path) -> dict[str, OrganTable]:
 # --- the slide ------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True, eq=False)
 class SlidePattern:
-    """How uptake and tissue differ within the tumour: t tiles of a slide.
+    """How uptake and tissue differ within the tumour: t parts of the tiles of a slide.
 
     Attributes
     ----------
     relative
         (t,) uptake as a multiple of its mean over the slide.
     weight
-        (t,) neoplastic share of each tile's area.
-    pressure_mmhg
-        (t,) pressure of oxygen; None where the plan does not count it.
+        (t,) neoplastic tissue of each part, as a share of the tile's area.
+    lost
+        (t,) share of the oxygen effect that is lost; 0 where the plan does not count it.
     words
         Where it comes from.
     """
 
     relative: FloatArray
     weight: FloatArray
-    pressure_mmhg: FloatArray | None
+    lost: FloatArray
     words: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """Results of a case as they are stored."""
+
+    case: Case
+
+    def has(self, entry: Artifact[Any]) -> bool:
+        return self.case.store.origin(entry) is not None
+
+    def read(self, artifact: Artifact[T]) -> T:
+        return self.case.store.read(artifact)
+
+    def why_not(self, artifact: Artifact[Any]) -> str:
+        return ""
 
 
 def _slide_pattern(case: Case, plan: Plan) -> SlidePattern:
@@ -173,56 +189,33 @@ def _slide_pattern(case: Case, plan: Plan) -> SlidePattern:
     InputError
         If the case lacks the uptake of its tiles or the distances of a plan that counts oxygen.
     """
-    store = case.store
-    best = "measured" if store.origin(PREDICTION) is None else "predicted"
-    which = best if plan.uptake == "best" else plan.uptake
-    source = PREDICTION if which == "predicted" else UPTAKE
-    if store.origin(source) is None or store.origin(TILES) is None:
-        if plan.within_cv > 0 and plan.uptake == "best" and not plan.oxygen:
+    from napari_mosaik.workflow.steps.dose import TileFacts
+
+    stored = _Stored(case)
+    if not (stored.has(TILES) and (stored.has(PREDICTION) or stored.has(UPTAKE))):
+        if plan.within_cv > 0 and not plan.oxygen:
             words = f"no slide: lognormal differences with the plan's CV of {plan.within_cv:g}"
-            return SlidePattern(np.ones(1), np.ones(1), None, words)
+            return SlidePattern(np.ones(1), np.ones(1), np.zeros(1), words)
         raise InputError(
-            f"plan '{plan.name}': the case has no {which} uptake of its tiles, and the tumour "
-            "control of a mean dose is too high: run the case first, or give the plan an unseen "
-            "variation (page 'Dose what-if', --set dose.within_cv=0.3)"
+            f"plan '{plan.name}': the case has no uptake of its tiles, and the tumour control of a "
+            "mean dose is too high: run the case first, or give the plan an unseen variation (page "
+            "'Dose what-if', --set dose.within_cv=0.3)"
         )
-    suv = np.maximum(np.asarray(store.read(source)["suv"], float), 0.0)
-    table = None if store.origin(PARAMETERS) is None else store.read(PARAMETERS)
-    weight, tissue = _tissue(np.asarray(store.read(TILES).coverage, float), table)
-    pressure = _oxygen_of_tiles(case, plan, table) if plan.oxygen else None
-    known = np.isfinite(suv) & (weight > 0)
-    if pressure is not None:
-        known &= np.isfinite(pressure)
+    facts = TileFacts(stored, plan)
+    suv, _, which = facts.suv()
+    weight, tissue = facts.weight()
+    lost = np.zeros(1)
+    parts = weight[:, None]
+    if plan.oxygen:  # each class of distance to a vessel is a part of its own
+        lost, parts = lost_effect(), weight[:, None] * np.nan_to_num(facts.distances())
+    known = np.isfinite(suv)[:, None] & (parts > 0)
     if not known.any() or not np.nanmean(suv) > 0:
         raise InputError(f"plan '{plan.name}': no tile has both an uptake and neoplastic tissue")
-    words = f"{which} uptake of {int(known.sum())} tiles, {tissue}"
-    own = None if pressure is None else pressure[known]
-    return SlidePattern(suv[known] / float(np.nanmean(suv)), weight[known], own, words)
-
-
-def _tissue(coverage: FloatArray, table: Table | None) -> tuple[FloatArray, str]:
-    """(t,) neoplastic share of each tile's area, or all tissue where classes are not known."""
-    if table is not None and "neoplastic_fraction" in table:
-        share = np.nan_to_num(np.asarray(table["neoplastic_fraction"], float)) * coverage
-        if (share > 0).any():
-            return share, "neoplastic tissue"
-    return coverage, "all tissue"
-
-
-def _oxygen_of_tiles(case: Case, plan: Plan, table: Table | None) -> FloatArray:
-    """(t,) pressure of oxygen, mmHg, from the distance to vessels in living tissue."""
-    from napari_mosaik.workflow.steps.align import transform_of
-    from napari_mosaik.workflow.steps.dose import SHRINKAGE
-
-    if table is None or "vessel_distance_um" not in table:
-        raise InputError(
-            f"plan '{plan.name}' counts oxygen, but the case has no distances to vessels"
-        )
-    scale = SHRINKAGE
-    if case.store.origin(ALIGNMENT["pet"]) is not None:
-        scale = float(transform_of(case.store.read(ALIGNMENT["pet"])).scale)
-    distance = np.asarray(table["vessel_distance_um"], float) / scale
-    return np.asarray(oxygen_from_distance(distance), float)
+    relative = np.broadcast_to(suv[:, None] / float(np.nanmean(suv)), parts.shape)
+    words = f"{which} uptake of {int(known.any(axis=1).sum())} tiles, {tissue}"
+    return SlidePattern(
+        relative[known], parts[known], np.broadcast_to(lost, parts.shape)[known], words
+    )
 
 
 # --- one plan -------------------------------------------------------------------------------------
@@ -377,10 +370,9 @@ class PatientDoses:
         """(n,) tumour control: ``exp(-N sum w S)`` over the tiles of the pattern."""
         checkpoint()
         plan, each = self.plan, {key: one[:, None] for key, one in found.items()}
-        r, h, h_alpha = pattern.relative, np.ones(1), np.ones(1)
-        if pattern.pressure_mmhg is not None:
-            h = oxygen_effect(pattern.pressure_mmhg, plan.oxygen_m)
-            h_alpha = oxygen_effect(pattern.pressure_mmhg, plan.oxygen_m_alpha)
+        r = pattern.relative
+        h = 1 - (1 - 1 / plan.oxygen_m) * pattern.lost
+        h_alpha = 1 - (1 - 1 / plan.oxygen_m_alpha) * pattern.lost
         linear = plan.alpha * r * (each["electron"] * h + plan.rbe * each["alpha"] * h_alpha)
         linear = linear + plan.beta * r * each["q_mixed"] * h**2
         square = plan.beta * r**2 * each["q_nuclides"] * h**2

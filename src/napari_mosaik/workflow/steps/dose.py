@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import numpy as np
 
-from napari_mosaik.core.artifact import Progress
+from napari_mosaik.core.artifact import Artifact, Progress
 from napari_mosaik.core.catalogue import (
     ALIGNMENT,
     CORRECTED_VESSELS,
@@ -50,8 +50,16 @@ if TYPE_CHECKING:
     from napari_mosaik.workflow.plan_dose import PlanResult, TileUptake
     from napari_mosaik.workflow.plans import Plan
 
-__all__ = ["DOSE_STEP", "LIMITATIONS", "PLAN_SEPARATOR", "DoseStepParams", "tile_weight"]
+__all__ = [
+    "DOSE_STEP",
+    "LIMITATIONS",
+    "PLAN_SEPARATOR",
+    "DoseStepParams",
+    "TileFacts",
+    "tile_weight",
+]
 
+T = TypeVar("T")
 LIMITATIONS: Final = (
     "What a therapeutic label would have done had it gone where the tracer went. Not a treatment "
     "plan; kinetics, alpha/beta and clonogen number are assumptions, and the PET cannot see "
@@ -155,77 +163,38 @@ def _progress(name: str, start: float, width: float, share: float) -> Progress:
     return Progress(start + share * width, 1, f"plan {name}")
 
 
-class Facts:
-    """What a plan needs of a case: uptake, patient, weights, vessels and time course.
+class ResultReader(Protocol):
+    """Where results of a case are read from."""
+
+    def has(self, entry: Artifact[Any]) -> bool:
+        """Whether the case has it."""
+
+    def read(self, artifact: Artifact[T]) -> T:
+        """The result."""
+
+    def why_not(self, artifact: Artifact[Any]) -> str:
+        """Why it is not there; empty where that is not known."""
+
+
+class TileFacts:
+    """Uptake, tissue and vessels of the tiles, as a plan takes them.
 
     Attributes
     ----------
-    uptake
-        For `iter_plan_dose`.
-    record
-        What was used, JSON-able.
     missing
         What was not available, one sentence each.
     warnings
         Doubts, one sentence each.
     """
 
-    def __init__(self, inputs: StepContext, plan: Plan, files: Mapping[str, Path]) -> None:
-        from napari_mosaik.workflow.plan_dose import TileUptake
-
-        self._inputs, self._plan = inputs, plan
+    def __init__(self, inputs: ResultReader, plan: Plan) -> None:
+        self._tiles, self._plan = inputs, plan
         self.missing: list[str] = []
         self.warnings: list[str] = []
-        self._constants: list[tuple[str, Any, str]] = []
-        if plan.antibody_mg is not None:
-            self.missing.append(
-                f"the antibody mass of {plan.antibody_mg:g} mg enters the virtual cohort only: "
-                "tiles follow the tracer"
-            )
-        grid = inputs.read(TILES)
-        suv, unit, which = self._suv()
-        patient = self._patient()
-        kind, lean = self._kind(unit)
-        measure = body_measure(patient, kind, lean)
-        surface = self._surface(patient)
-        time_h, shape, course = self._time_course(files)
-        scale, scale_from = self._living_scale()
-        errors, error_words = self._errors(which, suv)
-        weight, weight_words = self._weight()
-        self.uptake: TileUptake = TileUptake(
-            suv,
-            errors,
-            measure,
-            surface,
-            weight,
-            self._distances(),
-            time_h,
-            shape,
-            grid,
-            scale,
-        )
-        words = {"bsa": "body surface, cm²", "bw": "body weight, g", "lbm": "lean body mass, g"}
-        self._constants += [
-            ("suv_kind", kind, f"SUV per {words[kind]}"),
-            ("body_measure", measure, "injection record"),
-            *([("body_surface_m2", surface, "Du Bois")] if surface is not None else []),
-            ("living_scale", scale, scale_from),
-        ]
-        known = np.isfinite(suv)
-        self.record: dict[str, Any] = {
-            "uptake": which,
-            "suv_unit": unit,
-            "n_tiles": int(known.sum()),
-            "n_without_uptake": int((~known).sum()),
-            "weight": weight_words,
-            "error_fields": error_words,
-            "time_course_shape": course,
-        }
 
-    # --- uptake ---------------------------------------------------------------------------------
-    def _suv(self) -> tuple[FloatArray, str, str]:
+    def suv(self) -> tuple[FloatArray, str, str]:
         """SUV (n,), its unit, and whether it is predicted or measured."""
-        inputs, wanted = self._inputs, self._plan.uptake
+        inputs, wanted = self._tiles, self._plan.uptake
         there = {"predicted": inputs.has(PREDICTION), "measured": inputs.has(UPTAKE)}
         which = wanted
         if which == "best":
@@ -255,6 +224,109 @@ class Facts:
             self.warnings.append(f"{below} tiles have a negative SUV, which counts as 0")
         return np.maximum(values, 0.0), table.unit("suv"), which
 
+    def weight(self) -> tuple[FloatArray, str]:
+        """(n,) neoplastic share of each tile's area, and what it is, in words."""
+        inputs = self._tiles
+        table = inputs.read(PARAMETERS) if inputs.has(PARAMETERS) else None
+        weight, words = tile_weight(inputs.read(TILES), table)
+        if words != NEOPLASTIC:
+            self.missing.append(
+                "no tissue classes: indices count all tissue, not neoplastic tissue"
+            )
+        return weight, words
+
+    def distances(self) -> FloatArray:
+        """(n, j) share of each tile's tissue in each class of distance to the nearest vessel."""
+        from napari_mosaik.features import vessel_distance_shares
+        from napari_mosaik.workflow.plan_dose import distance_edges_um
+
+        inputs = self._tiles
+        found = None
+        # the distance counts in living tissue, like every length of transport
+        edges = distance_edges_um() * self.living_scale()[0]
+        if inputs.has(CORRECTED_VESSELS) and inputs.has(TISSUE[REFERENCE]):
+            vessels = coarse_labels(inputs.read(CORRECTED_VESSELS), _DISTANCE_PIXEL_UM)
+            tissue = inputs.read(TISSUE[REFERENCE])
+            found = vessel_distance_shares(inputs.read(TILES), vessels, edges, tissue)
+            if np.isfinite(found).any():
+                return found
+        words = "no distance to vessels: hypoxic share and oxygen effect are not known"
+        if self._plan.oxygen:
+            raise InputError(f"plan '{self._plan.name}' counts oxygen, but the case has {words}")
+        self.missing.append(words)
+        return np.full((len(inputs.read(TILES)), edges.size - 1), np.nan)
+
+    def living_scale(self) -> tuple[float, str]:
+        """Length on the section of one length in living tissue, and where it is from."""
+        if self._tiles.has(ALIGNMENT["pet"]):
+            scale = float(transform_of(self._tiles.read(ALIGNMENT["pet"])).scale)
+            return scale, "registration of the PET (fresh specimen to section)"
+        return SHRINKAGE, "shrinkage of renal tumours: Tran et al. 2015, J Cancer 6:759"
+
+
+class Facts(TileFacts):
+    """What a plan needs of a case: uptake, patient, weights, vessels and time course.
+
+    Attributes
+    ----------
+    uptake
+        For `iter_plan_dose`.
+    record
+        What was used, JSON-able.
+    """
+
+    def __init__(self, inputs: StepContext, plan: Plan, files: Mapping[str, Path]) -> None:
+        from napari_mosaik.workflow.plan_dose import TileUptake
+
+        super().__init__(inputs, plan)
+        self._inputs = inputs
+        self._constants: list[tuple[str, Any, str]] = []
+        if plan.antibody_mg is not None:
+            self.missing.append(
+                f"the antibody mass of {plan.antibody_mg:g} mg enters the virtual cohort only: "
+                "tiles follow the tracer"
+            )
+        grid = inputs.read(TILES)
+        suv, unit, which = self.suv()
+        patient = self._patient()
+        kind, lean = self._kind(unit)
+        measure = body_measure(patient, kind, lean)
+        surface = self._surface(patient)
+        time_h, shape, course = self._time_course(files)
+        scale, scale_from = self.living_scale()
+        errors, error_words = self._errors(which, suv)
+        weight, weight_words = self.weight()
+        self.uptake: TileUptake = TileUptake(
+            suv,
+            errors,
+            measure,
+            surface,
+            weight,
+            self.distances(),
+            time_h,
+            shape,
+            grid,
+            scale,
+        )
+        words = {"bsa": "body surface, cm²", "bw": "body weight, g", "lbm": "lean body mass, g"}
+        self._constants += [
+            ("suv_kind", kind, f"SUV per {words[kind]}"),
+            ("body_measure", measure, "injection record"),
+            *([("body_surface_m2", surface, "Du Bois")] if surface is not None else []),
+            ("living_scale", scale, scale_from),
+        ]
+        known = np.isfinite(suv)
+        self.record: dict[str, Any] = {
+            "uptake": which,
+            "suv_unit": unit,
+            "n_tiles": int(known.sum()),
+            "n_without_uptake": int((~known).sum()),
+            "weight": weight_words,
+            "error_fields": error_words,
+            "time_course_shape": course,
+        }
+
+    # --- uptake ---------------------------------------------------------------------------------
     def _terms(self) -> dict[str, Any]:
         """Terms of the SUV as they were used, by name; empty without a PET."""
         if not self._inputs.has(SUV_RECORD):
@@ -353,46 +425,6 @@ class Facts:
             f"{count} shifts of the PET within the error of its registration, SD "
             f"{error['sd_um']:.0f} µm from {error['from']}"
         )
-
-    # --- tissue ---------------------------------------------------------------------------------
-    def _weight(self) -> tuple[FloatArray, str]:
-        """(n,) neoplastic share of each tile's area, and what it is, in words."""
-        inputs = self._inputs
-        table = inputs.read(PARAMETERS) if inputs.has(PARAMETERS) else None
-        weight, words = tile_weight(inputs.read(TILES), table)
-        if words != NEOPLASTIC:
-            self.missing.append(
-                "no tissue classes: indices count all tissue, not neoplastic tissue"
-            )
-        return weight, words
-
-    def _distances(self) -> FloatArray:
-        """(n, j) share of each tile's tissue in each class of distance to the nearest vessel."""
-        from napari_mosaik.features import vessel_distance_shares
-        from napari_mosaik.workflow.plan_dose import distance_edges_um
-
-        inputs = self._inputs
-        found = None
-        # the distance counts in living tissue, like every length of transport
-        edges = distance_edges_um() * self._living_scale()[0]
-        if inputs.has(CORRECTED_VESSELS) and inputs.has(TISSUE[REFERENCE]):
-            vessels = coarse_labels(inputs.read(CORRECTED_VESSELS), _DISTANCE_PIXEL_UM)
-            tissue = inputs.read(TISSUE[REFERENCE])
-            found = vessel_distance_shares(inputs.read(TILES), vessels, edges, tissue)
-            if np.isfinite(found).any():
-                return found
-        words = "no distance to vessels: hypoxic share and oxygen effect are not known"
-        if self._plan.oxygen:
-            raise InputError(f"plan '{self._plan.name}' counts oxygen, but the case has {words}")
-        self.missing.append(words)
-        return np.full((len(inputs.read(TILES)), edges.size - 1), np.nan)
-
-    def _living_scale(self) -> tuple[float, str]:
-        """Length on the section of one length in living tissue, and where it is from."""
-        if self._inputs.has(ALIGNMENT["pet"]):
-            scale = float(transform_of(self._inputs.read(ALIGNMENT["pet"])).scale)
-            return scale, "registration of the PET (fresh specimen to section)"
-        return SHRINKAGE, "shrinkage of renal tumours: Tran et al. 2015, J Cancer 6:759"
 
     # --- time course ----------------------------------------------------------------------------
     def _measured_at_h(self, patient: InjectionRecord) -> float:
