@@ -85,7 +85,9 @@ def _columns(columns: list[dict[str, str]]) -> list[tuple[object, ...]]:
     rows: dict[str, tuple[object, ...]] = {}
     for column in columns:
         name, point, ending = column["name"].partition(".")
-        if point:
+        if name == "PLAN":
+            name = column["name"]
+        elif point:
             name = f"{name}.NN" if ending.isdigit() else f"PARAMETER.{ending}"
         elif name.startswith("baseline_"):
             name = "baseline_NAME"

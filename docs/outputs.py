@@ -2,7 +2,9 @@
 
     python docs/outputs.py demo/cohort
 
-A test compares the file with a fresh run of a sample case (`tests/workflow/test_sample_case.py`).
+Tests compare the file with a fresh run of a sample case (`tests/workflow/test_sample_case.py`,
+`tests/workflow/test_dose_step.py`).  One case has a plan of one nuclide and one of two: columns of
+the dose bear the names of plans and nuclides, which are PLAN and NUCLIDE here.
 """
 
 from __future__ import annotations
@@ -24,9 +26,23 @@ def columns_of(table: Any) -> list[dict[str, str]]:
     ]
 
 
+def columns_of_plans(table: Any) -> list[dict[str, str]]:
+    """Those of a table of plans, with PLAN and NUCLIDE for their names; each of them once."""
+    from napari_mosaik.dosimetry import NUCLIDES
+
+    found: dict[str, dict[str, str]] = {}
+    for column in columns_of(table):
+        column["name"] = "PLAN." + column["name"].partition(".")[2]
+        for nuclide in NUCLIDES:
+            column = {key: text.replace(nuclide, "NUCLIDE") for key, text in column.items()}
+        found.setdefault(column["name"], column)
+    return list(found.values())
+
+
 def described_tables(cases: Sequence[Any]) -> dict[str, list[dict[str, str]]]:
     """Of each table that the cases hold: its columns; the first case that has it counts."""
     from napari_mosaik.core.artifact import defined_artifacts
+    from napari_mosaik.core.catalogue import DOSE
     from napari_mosaik.core.table import Table
 
     found: dict[str, list[dict[str, str]]] = {}
@@ -35,7 +51,8 @@ def described_tables(cases: Sequence[Any]) -> dict[str, list[dict[str, str]]]:
             if artifact.name not in found and case.store.origin(artifact) is not None:
                 value = case.store.read(artifact)
                 if isinstance(value, Table):
-                    found[artifact.name] = columns_of(value)
+                    columns = columns_of_plans if artifact is DOSE else columns_of
+                    found[artifact.name] = columns(value)
     return found
 
 

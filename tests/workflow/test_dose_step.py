@@ -5,9 +5,11 @@ python -m pytest tests/workflow/test_dose_step.py
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 from datetime import timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -85,7 +87,7 @@ def far_share(case: Case) -> Any:
     return np.array(found)
 
 
-def test_a_plan_is_an_input_and_a_changed_one_makes_only_its_results_again(case):
+def test_a_plan_is_an_input_and_a_changed_one_makes_only_its_results_again(case, monkeypatch):
     state = case_status(case).states["dose"]
     assert (state.word, state.reason) == ("blocked", "no plan of a dose what-if given")
     assert "dose" not in case_status(case).next_step.lower()
@@ -98,6 +100,11 @@ def test_a_plan_is_an_input_and_a_changed_one_makes_only_its_results_again(case)
     table, record = case.store.read(DOSE), case.store.read(DOSE_RECORD)
     assert set(record["plans"]) == {"A", "B", "C"}
     assert table.unit("A.dose_gy_50") == "Gy"
+    monkeypatch.syspath_prepend(Path(__file__).resolve().parents[2] / "docs")
+    import outputs
+
+    documented = json.loads(outputs.OUTPUTS.read_text("utf-8"))["dose"]
+    assert all(column in documented for column in outputs.columns_of_plans(table))
     assert all(table.about[name] for name in table)
     own = record["plans"]["A"]
     assert own["uptake"] == "measured"
