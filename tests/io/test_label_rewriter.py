@@ -52,8 +52,15 @@ def test_all_levels_equal_those_of_an_image_written_whole(tmp_path, monkeypatch,
     assert len(found.levels) == len(whole.levels)
     for mine, theirs in zip(found.levels, whole.levels, strict=True):
         np.testing.assert_array_equal(np.asarray(mine[...]), np.asarray(theirs[...]))
+    contents = [
+        {path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+        for root in (tmp_path / "after", tmp_path / "whole")
+    ]
+    assert contents[0] == contents[1]
     np.testing.assert_array_equal(read_labels(tmp_path / "before").array(), before)
     if shape[0] > 2000:
+        written_chunks = {(r.start // 1024, c.start // 1024) for r, c in rewriter.windows(0)}
+        assert written_chunks == {(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 0)}
         chunk = "0/c/2/3"
         same = os.path.samefile(tmp_path / "before" / chunk, tmp_path / "after" / chunk)
         assert same == links

@@ -24,6 +24,7 @@ from napari_mosaik.core import (
     Table,
     TileGrid,
 )
+from napari_mosaik.io import store as store_module
 from napari_mosaik.io.files import write_lock
 from napari_mosaik.io.store import CaseStore
 
@@ -137,6 +138,25 @@ def test_damaged_chunks_are_told(store, damage):
         path.write_bytes(path.read_bytes()[:-3])
     with pytest.raises(CorruptArtifact, match=r"'labels'.*--force"):
         store.read(LABELS)
+
+
+def test_a_table_is_read_once_wherever_its_file_lies_and_again_when_it_changed(
+    store, tmp_path, monkeypatch
+):
+    path = store.folder(TABLE) / "table.parquet"
+    os.utime(path, ns=(1, 1))  # as old as a file that a later change would not touch unseen
+    first = store.read(TABLE)
+    os.rename(path, tmp_path / "away.parquet")
+    os.rename(tmp_path / "away.parquet", path)
+    assert store.read(TABLE) is first
+    with pytest.raises(ValueError, match="read-only"):
+        first["row_um"][0] = 0
+    with write_lock(store.root.parent):
+        store.commit(ORIGIN, values(1))
+    np.testing.assert_array_equal(store.read(TABLE)["row_um"], values(1)[TABLE]["row_um"])
+    monkeypatch.setattr(store_module, "_TABLES_BYTES", 0)
+    os.utime(path, ns=(2, 2))
+    assert store.read(TABLE) is not store.read(TABLE)
 
 
 def test_a_damaged_table_is_told(store):

@@ -95,8 +95,8 @@ def read_chunk(
     path = folder / "c" / str(index[0]) / str(index[1])
     if not path.is_file():
         return None
-    little = np.dtype(dtype).newbyteorder("<")
-    found: NDArray[Any] = np.frombuffer(Zstd().decode(path.read_bytes()), little).reshape(shape)
+    found: NDArray[Any] = np.empty(shape, np.dtype(dtype).newbyteorder("<"))
+    Zstd().decode(path.read_bytes(), out=found)
     return found
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_mosaik.core.raster import LabelImage, LazyArray
-from napari_mosaik.core.window import Slices
+from napari_mosaik.core.window import Slices, paste
 from napari_mosaik.io.files import link_files, saving
 from napari_mosaik.io.ome import (
     CHUNK,
@@ -155,42 +155,77 @@ class LabelRewriter(LabelWriter):
         self, place: Path, labels: LabelImage, name: str, stored: Path, changed: Iterable[Slices]
     ) -> None:
         super().__init__(place, labels, name)
-        step = _BLOCK
-        touched = {
-            (i, j)
-            for rows, cols in changed
-            for i in range(rows.start // step, (rows.stop - 1) // step + 1)
-            for j in range(cols.start // step, (cols.stop - 1) // step + 1)
-        }
-        self._touched: list[set[tuple[int, int]]] = []
-        for level in range(self.n_levels):
-            if level > 1:
-                touched = {(i // 2, j // 2) for i, j in touched}
-            self._touched.append(touched)
+        self._stored = stored
+        self._parts: list[dict[tuple[int, int], list[Slices]]] = []
+        for level, array in enumerate(self._arrays):
+            self._parts.append({})
+            for window in changed:
+                rows, cols = (_coarser(part, 2**level) for part in window)
+                for i in range(rows.start // CHUNK, -(-rows.stop // CHUNK)):
+                    for j in range(cols.start // CHUNK, -(-cols.stop // CHUNK)):
+                        inside = (
+                            _within(rows, i, array.chunks[0]),
+                            _within(cols, j, array.chunks[1]),
+                        )
+                        self._parts[level].setdefault((i, j), []).append(inside)
             with saving(f"the label image '{name}'", place):
                 self._link(stored / str(level) / "c", level)
 
     def windows(self, level: int) -> list[Slices]:
-        """The parts of a level that differ."""
-        step = _BLOCK if level == 0 else CHUNK
+        """The chunks of a level that differ."""
+        rows, cols = self._arrays[level].shape
         return [
-            (rows, cols)
-            for rows, cols in super().windows(level)
-            if (rows.start // step, cols.start // step) in self._touched[level]
-        ]
+            (slice(i * CHUNK, min((i + 1) * CHUNK, rows)),
+             slice(j * CHUNK, min((j + 1) * CHUNK, cols)))
+            for i, j in sorted(self._parts[level])
+        ]  # fmt: skip
+
+    def _write(self, level: int, window: Slices) -> None:
+        """Write a chunk: the stored one, with what is new in it taken from the level before."""
+        index = window[0].start // CHUNK, window[1].start // CHUNK
+        array, below = self._arrays[level], self._arrays[max(level - 1, 0)]
+        stored = read_chunk(self._stored / str(level), index, array.chunks, array.dtype)
+        chunk = np.zeros(array.chunks, array.dtype) if stored is None else stored
+        finer: dict[tuple[int, int], NDArray[Any] | None] = {}
+        for rows, cols in self._parts[level][index]:
+            r, c = index[0] * CHUNK + rows.start, index[1] * CHUNK + cols.start
+            down, across = rows.stop - rows.start, cols.stop - cols.start
+            if level == 0:
+                chunk[rows, cols] = np.asarray(self._labels.values[r : r + down, c : c + across])
+                continue
+            chunk[rows, cols] = 0
+            for i in range(2 * r // CHUNK, (2 * (r + down) - 2) // CHUNK + 1):
+                for j in range(2 * c // CHUNK, (2 * (c + across) - 2) // CHUNK + 1):
+                    if (i, j) not in finer:
+                        place = self.place / str(level - 1)
+                        finer[i, j] = read_chunk(place, (i, j), below.chunks, below.dtype)
+                    fine = finer[i, j]
+                    if fine is not None:
+                        top, left = max(r, i * CHUNK // 2), max(c, j * CHUNK // 2)
+                        part = fine[
+                            2 * top - i * CHUNK : 2 * (r + down) - i * CHUNK : 2,
+                            2 * left - j * CHUNK : 2 * (c + across) - j * CHUNK : 2,
+                        ]
+                        paste(chunk, (index[0] * CHUNK, index[1] * CHUNK), part, (top, left))
+        write_chunk(self.place / str(level), index, chunk)
 
     def _link(self, chunks: Path, level: int) -> None:
         """Link the equal chunks of a level."""
-        per_block = _BLOCK // CHUNK if level == 0 else 1
         for row in sorted(chunks.glob("*")):
-            target, i = self.place / str(level) / "c" / row.name, int(row.name) // per_block
-            equal = [
-                name
-                for name in os.listdir(row)
-                if (i, int(name) // per_block) not in self._touched[level]
-            ]
+            target, i = self.place / str(level) / "c" / row.name, int(row.name)
+            equal = [n for n in os.listdir(row) if (i, int(n)) not in self._parts[level]]
             if equal:
                 link_files(row, target, equal)
+
+
+def _coarser(part: slice, step: int) -> slice:
+    """The samples of every *step*-th one that a part of an axis holds; may be empty."""
+    return slice(-(-part.start // step), -(-part.stop // step))
+
+
+def _within(part: slice, index: int, size: int) -> slice:
+    """The part of an axis that lies in a chunk, in its own samples."""
+    return slice(max(part.start - index * CHUNK, 0), min(part.stop - index * CHUNK, size))
 
 
 def known_empty(values: LazyArray, rows: slice, cols: slice) -> bool:

@@ -15,7 +15,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import threading
 import uuid
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -420,7 +422,7 @@ def _write_parquet(table: Any, path: Path) -> None:
 
     repeated = [field.name for field in table.schema if pa.types.is_string(field.type)]
     pq.write_table(
-        table, path, compression="zstd", write_page_checksum=True, use_dictionary=repeated
+        table, path, compression="lz4", write_page_checksum=True, use_dictionary=repeated
     )
 
 
@@ -452,9 +454,31 @@ def _read_parquet(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         return {name: file.read([name])[name].to_numpy() for name in names}, meta
 
 
+_TABLES: OrderedDict[tuple[int, ...], Table] = OrderedDict()
+"""The tables that were read last, oldest first, by the file on the disk, whatever its folder."""
+_TABLES_BYTES = 128 * 2**20
+_TABLES_LOCK = threading.Lock()
+
+
 def _read_table(folder: Path) -> Table:
+    """A stored table; its arrays are read-only, so that one that was read before may be shared."""
+    about = (folder / "table.parquet").stat()
+    key = (about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns)
+    with _TABLES_LOCK:
+        if about.st_ino and key in _TABLES:
+            _TABLES.move_to_end(key)
+            return _TABLES[key]
     columns, meta = _read_parquet(folder / "table.parquet")
-    return Table(columns, meta["units"], meta["about"], meta["frame"])
+    for column in columns.values():
+        column.setflags(write=False)
+    table = Table(columns, meta["units"], meta["about"], meta["frame"])
+    with _TABLES_LOCK:
+        if about.st_ino and is_settled(about):
+            _TABLES[key] = table
+        sizes = {key: sum(one[name].nbytes for name in one) for key, one in _TABLES.items()}
+        while sum(sizes.values()) > _TABLES_BYTES:
+            del sizes[_TABLES.popitem(last=False)[0]]
+    return table
 
 
 def _write_grid(folder: Path, grid: TileGrid, name: str) -> None:

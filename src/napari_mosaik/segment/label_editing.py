@@ -414,6 +414,7 @@ def corrected_table(segmented: Table, edited: Edited, rows: Mapping[int, Table])
     made = edited.rows < 0
     labels = np.flatnonzero(made) + 1
     as_before = np.array_equal(edited.rows, np.arange(len(segmented)))
+    rows_before = np.where(made, 0, edited.rows)
     columns = {}
     for name in segmented:
         before = np.asarray(segmented[name])
@@ -421,7 +422,7 @@ def corrected_table(segmented: Table, edited: Edited, rows: Mapping[int, Table])
         if as_before:  # what nobody corrected does not exist twice
             columns[name] = before
             continue
-        column = before[np.where(made, 0, edited.rows)] if len(before) else empty
+        column = before[rows_before] if len(before) else empty
         if labels.size:
             column = column.astype(object if before.dtype.kind in "OUST" else before.dtype)
             missing = np.nan if before.dtype.kind == "f" else before.dtype.type()
@@ -432,9 +433,9 @@ def corrected_table(segmented: Table, edited: Edited, rows: Mapping[int, Table])
         columns[name] = column
     edits = {label: edit for label, (_, edit) in edited.made.items()}
     for name, words in ((MANUAL_EDIT, edits), (MANUAL_CLASS, edited.words)):
-        column = np.full(made.size, "", object)
+        column = np.zeros(made.size, f"<U{max(map(len, words.values()), default=1)}")
         column[[label - 1 for label in words]] = list(words.values())
-        columns[name] = column.astype(str)
+        columns[name] = column
     return Table(columns, segmented.units, {**segmented.about, **_ABOUT}, segmented.frame)
 
 

@@ -124,7 +124,10 @@ def _of_tiles(
     points = objects.points_um() if points_um is None else points_um
     if len(grid) == len(inputs.read(TILES)):
         return objects, points
-    rows = np.unique(grid.memberships(points)[1])
+    corners, size = grid.corners_um, grid.size_um
+    low, high = corners.min(axis=0, initial=np.inf), corners.max(axis=0, initial=-np.inf)
+    near = np.flatnonzero(((points > low - size) & (points < high + 2 * size)).all(axis=1))
+    rows = near[np.unique(grid.memberships(points[near])[1])]
     return objects.rows(rows), points[rows]
 
 
