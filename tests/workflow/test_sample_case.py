@@ -122,6 +122,26 @@ def test_a_step_is_blocked_for_the_reason_at_its_root(tiny_cohort, tmp_path):
     assert states["nuclei"].word == "missing"
 
 
+def test_an_suv_in_another_unit_than_the_predictor_is_refused_as_soon_as_it_is_set(
+    tiny_cohort, tmp_path
+):
+    shutil.copytree(tiny_cohort / "A2", tmp_path / "A2")
+    case, model = Case(tmp_path / "A2"), tmp_path / "A2" / "models" / "m"
+    model.mkdir(parents=True)
+    (model / "card.json").write_text(json.dumps({"suv_unit": "cm²/mL"}), "utf-8")
+    recipe = dict(read_recipe(case.root))
+    recipe["predict"] = recipe["predict"].model_copy(update={"model": "m"})
+    for kind, refused in (("bsa", False), ("bw", True), ("lbm", True), ("bsa", False)):
+        recipe["suv"] = recipe["suv"].model_copy(update={"kind": kind})
+        states = case_status(case, recipe).states
+        words = "is set to g/mL .suv.kind=.*, but its predictor m predicts cm²/mL: use .*bsa"
+        assert (states["suv"].word == "blocked") == refused
+        assert all(
+            bool(re.search(words, states[name].reason)) == refused
+            for name in ("suv", "uptake", "review")
+        )
+
+
 def test_a_cancelled_training_resumes_to_the_same_model(computed, tmp_path):
     from napari_mosaik.predictor import TrainParams
 

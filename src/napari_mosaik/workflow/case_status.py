@@ -22,7 +22,7 @@ from napari_mosaik.core.artifact import (
     defined_artifacts,
     defined_sources,
 )
-from napari_mosaik.core.catalogue import INJECTION, PET, PLANS, SLIDES, WARNINGS
+from napari_mosaik.core.catalogue import INJECTION, PET, PLANS, SLIDES, SUV, WARNINGS
 from napari_mosaik.core.errors import CorruptArtifact, InputError, MissingPixelSize, MosaikError
 from napari_mosaik.core.manifest import check_files
 from napari_mosaik.core.params import Params
@@ -276,7 +276,8 @@ class _Resolution:
         record = self.case.file.injection
         empty = record is not None and not record.model_dump(exclude_unset=True, exclude_none=True)
         kind = "the injection record is empty" if empty else "the injection record"
-        asked = [self.verdicts[step.name] for step in STEPS if step.check is not None]
+        of_pet = [step for step in STEPS if step.check is not None and PET in step.reads]
+        asked = [self.verdicts[step.name] for step in of_pet]
         blocked = any(verdict.word == "blocked" for verdict in asked) and not self._missing(PET)
         if blocked and (reason := self._pet_problem()):
             doubts["pet"] = f"{PET.about}: {reason}"
@@ -350,12 +351,12 @@ class _Resolution:
 
     def _unusable(self, step: Step[Any], content: str) -> str:
         """Why a run could not use its sources; asked once for each content of them."""
-        settings = self.recipe[step.name]
-        key = f"{self.case.root.absolute()}:{step.name}:{settings.digest()}:{content}"
+        settings = "".join(self.recipe[one].digest() for one in (step.name, maker_of(SUV).name))
+        key = f"{self.case.root.absolute()}:{step.name}:{settings}:{content}"
         if step.check is not None and key not in _ASKED:
             _ASKED[key] = ""
             try:
-                step.check(self.case, settings)
+                step.check(self.case, self.recipe)
             except (MosaikError, OSError) as error:
                 _ASKED[key] = in_words(error)
         return _ASKED.get(key, "")

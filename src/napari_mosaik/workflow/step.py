@@ -72,7 +72,7 @@ class Step(Generic[P]):
         Coarsest pixel size (µm) of the step's slide that gives a meaningful result; None for any.
     check
         Raises `InputError` for sources that a run could not use (a term of the SUV is missing);
-        asked with the case and the settings before the run.
+        asked with the case and the settings of all steps before the run.
     check_model
         Raises `InputError` for the folder of a trained model that a run could not use.
     previews
@@ -95,7 +95,7 @@ class Step(Generic[P]):
     needs_model: str = ""
     needs_any: tuple[Artifact[Any], ...] = ()
     coarsest_um: float | None = None
-    check: Callable[[Case, P], object] | None = None
+    check: Callable[[Case, Mapping[str, Any]], object] | None = None
     check_model: Callable[[Path], object] | None = None
     previews: str = ""
     optional: bool = False

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 import numpy as np
 from pydantic import ValidationError
 
+from napari_mosaik.core.catalogue import PET, SUV, UPTAKE
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import FloatArray
 from napari_mosaik.core.params import Params
@@ -22,6 +23,7 @@ from napari_mosaik.core.pet_records import (
     renamed_items,
 )
 from napari_mosaik.core.text import typed_number
+from napari_mosaik.io.files import read_json
 from napari_mosaik.uptake import (
     TERM_ITEMS,
     LeanFormula,
@@ -32,6 +34,7 @@ from napari_mosaik.uptake import (
     implausible,
     to_suv,
 )
+from napari_mosaik.uptake.suv import SUV_UNITS
 
 if TYPE_CHECKING:
     from napari_mosaik.io.case import Case
@@ -43,6 +46,7 @@ PLAUSIBLE_FWHM_MM: Final = (0.5, 8.0)
 
 __all__ = [
     "TERM_ITEMS",
+    "check_suv_unit",
     "check_terms",
     "field_problem",
     "injection_record",
@@ -261,6 +265,26 @@ def check_terms(case: Case, params: SuvParams) -> None:
         raise InputError(
             f"{titled(str(error))} (page Uptake (PET), or [injection] in case.toml)"
         ) from error
+
+
+def check_suv_unit(case: Case, recipe: Mapping[str, Any]) -> None:
+    """Raise `InputError` if the SUV of a case is set to another unit than that of its predictor.
+
+    Says nothing of a case without PET or predictor, and of one whose SUV was given.
+    """
+    model, kind = recipe["predict"].model, recipe["suv"].kind
+    given = case.store.origin(UPTAKE) or case.store.origin(SUV)
+    card = case.model_folder(model) / "card.json"
+    if not model or case.missing_reason(PET) or (given is not None and given.is_given):
+        return
+    unit = read_json(card).get("suv_unit") if card.is_file() else None
+    if unit not in (None, SUV_UNITS[kind]):
+        kinds = " or ".join(name for name, of_kind in SUV_UNITS.items() if of_kind == unit)
+        raise InputError(
+            f"the SUV of case {case.name} is set to {SUV_UNITS[kind]} (suv.kind={kind}), but its "
+            f"predictor {model[:12]} predicts {unit}: use the kind of its training cases "
+            f"({kinds}), or another predictor or none (predict.model)"
+        )
 
 
 def scaled_statistics(pet: PetImage, factor: float) -> dict[str, Any]:

@@ -96,7 +96,7 @@ class DoseStepParams(Params):
     )
 
 
-def _check(case: Case, params: DoseStepParams) -> None:
+def _check(case: Case, _: Mapping[str, Any]) -> None:
     """Raise `InputError` for a plan that cannot be read."""
     from napari_mosaik.workflow.plans import read_plans
 

@@ -44,6 +44,7 @@ from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.step_context import StepContext
 from napari_mosaik.workflow.steps.align import transform_of
 from napari_mosaik.workflow.steps.spatial import label_column
+from napari_mosaik.workflow.suv import check_suv_unit
 
 if TYPE_CHECKING:
     from napari_mosaik.predictor import (
@@ -437,6 +438,7 @@ PREDICT = Step(
     may_read=(*OF_SLIDE["he"], *OF_SLIDE["caix"]),
     writes=(PREDICTION, PREDICTION_MAP, PREDICTION_RECORD),
     body=_body,
+    check=check_suv_unit,
     needs_model="model",
     check_model=_check_model,
     revision=3,

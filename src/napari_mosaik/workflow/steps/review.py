@@ -36,6 +36,7 @@ from napari_mosaik.workflow.steps.align import low_confidence_warning, transform
 from napari_mosaik.workflow.steps.input_spread import registration_error
 from napari_mosaik.workflow.steps.predict import INTERVAL_COLUMNS
 from napari_mosaik.workflow.steps.spatial import uptake_classes
+from napari_mosaik.workflow.suv import check_suv_unit
 
 if TYPE_CHECKING:
     from napari_mosaik.predictor import TargetScale
@@ -276,5 +277,6 @@ REVIEW = Step(
     may_read=(UPTAKE_CLUSTERS, DEVELOPMENT, SUV, SUV_RECORD, INPUT_SPREAD_RECORD),
     writes=(METRICS,),
     body=_body,
+    check=check_suv_unit,
     revision=5,
 )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -18,11 +19,12 @@ from napari_mosaik.core.catalogue import (
 )
 from napari_mosaik.core.params import Params, setting
 from napari_mosaik.core.table import Table
+from napari_mosaik.io.case import Case
 from napari_mosaik.uptake import SuvParams, combine_terms, tile_uptake, to_suv
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.step_context import StepContext
 from napari_mosaik.workflow.steps.align import transform_of
-from napari_mosaik.workflow.suv import check_terms, suv_record, voxel_statistics
+from napari_mosaik.workflow.suv import check_suv_unit, check_terms, suv_record, voxel_statistics
 
 __all__ = ["CALCULATE_SUV", "MEASURE_UPTAKE", "OUTSIDE_PET", "UptakeParams"]
 
@@ -62,6 +64,12 @@ def _tiles(inputs: StepContext, params: UptakeParams) -> Generator[Progress, Non
     return {UPTAKE: Table({"suv": values}, {"suv": suv.unit}, about, grid.lattice.frame)}
 
 
+def _check(case: Case, recipe: Mapping[str, Any]) -> None:
+    """Raise `InputError` for an SUV that cannot be computed, or not compared with a prediction."""
+    check_suv_unit(case, recipe)
+    check_terms(case, recipe["suv"])
+
+
 CALCULATE_SUV = Step(
     name="suv",
     title="SUV",
@@ -72,7 +80,7 @@ CALCULATE_SUV = Step(
     reads=(PET, INJECTION),
     writes=(SUV, SUV_RECORD),
     body=_suv,
-    check=check_terms,
+    check=_check,
 )
 
 MEASURE_UPTAKE = Step(
