@@ -94,6 +94,40 @@ def test_the_marks_of_another_reader_do_not_train_until_both_have_finished(case,
     assert trained(blind="Ben") == {"Anna", "Ben"}
 
 
+def test_a_class_map_that_has_learned_from_the_one_is_hidden_from_the_other(case):
+    from napari_mosaik.core import LabelImage, Lattice, Origin
+    from napari_mosaik.core.catalogue import CLASS_PROBABILITY, CLASS_RECORD, CLASSES
+    from napari_mosaik.core.raster import Raster
+    from napari_mosaik.workflow.annotations import withheld_class_map
+
+    lattice = Lattice("he", (9, 9), (8.0, 8.0))
+    values = {
+        CLASSES: LabelImage(np.ones((9, 9), np.uint8), lattice),
+        CLASS_PROBABILITY: Raster(np.zeros((9, 9, 3), np.uint8), lattice),
+        CLASS_RECORD: {"area_mm2": {}},
+    }
+    card = case.model_folder("m") / "card.json"
+    card.parent.mkdir(parents=True)
+
+    def hidden(**training):
+        card.write_text(json.dumps({"training": training}), "utf-8")
+        with case.writing():
+            case.store.commit(Origin("classes", 1, "", ()), values, {"params": {"model": "m"}})
+        return withheld_class_map(case)
+
+    drawn(case, "Anna", *ANNA)
+    assert hidden(readers=["Anna"]) == {}  # a single reader sees what was made of their marks
+    drawn(case, "Ben", *BEN, finish=False)
+    assert hidden(readers=[]) == {}
+    assert hidden(readers=["Anna"], journal={"B2": {"Anna": [0, 1]}}) == {}  # of another slide
+    found = hidden(readers=["Anna"], journal={"B1": {"Anna": [0, 1]}})
+    assert found.keys() == {"Ben"}
+    assert "hidden from Ben: its model has learned from the marks of Anna" in found["Ben"]
+    assert hidden(readers=["Anna", "Ben"]).keys() == {"Anna", "Ben"}
+    drawn(case, "Ben")  # and finished
+    assert withheld_class_map(case) == {}
+
+
 ANNA = [((100, 100, 900, 500), "neoplastic"), ((100, 500, 900, 800), "non-neoplastic")]
 BEN = [((200, 100, 1000, 400), "neoplastic"), ((200, 400, 1000, 900), "non-neoplastic")]
 

@@ -329,6 +329,44 @@ def test_ranking_by_measured_uptake_is_asked_for_and_shown(qtbot, dock, queue, m
 
 
 @pytest.mark.gui
+def test_a_class_map_that_is_withheld_is_on_no_layer_and_in_no_line(
+    qtbot, dock, opened, own_cohort, monkeypatch
+):
+    from napari_mosaik.widgets.base import case_controller
+    from napari_mosaik.widgets.pages.review import ReportButton
+
+    why, title = "The class map is hidden from Ben: because", "Tissue classes"
+    monkeypatch.setattr(case_controller, "withheld_class_map", lambda _: {"Ben": why})
+    opened(dock, own_cohort)
+    space, board, drawing = dock.workspace, dock.board, dock.annotate.drawing
+    qtbot.waitUntil(lambda: space.tile_data.grid is not None)
+    report = next(iter(dock.findChildren(ReportButton)))
+
+    space.reader = "Anna"  # from whom nothing is hidden
+    board.show_steps(("classes",))
+    qtbot.waitUntil(lambda: board.layer(title) is not None and board.layer(title).visible)
+    assert not drawing.why_not_mode("convert")
+    assert report.push.isEnabled()
+    assert "neoplastic" in space.tile_data.line(0)
+    space.reader = "Ben"
+    assert board.layer(title) is None
+    assert not [n for n in board.specs if n == title or "eoplastic" in n or "tissue class" in n]
+    assert space.results["classes"] == f"{why}."
+    assert "neoplastic" not in space.tile_data.line(0)
+    assert drawing.why_not_mode("convert") == why
+    assert not report.push.isEnabled()
+    assert why in report.line.text()
+    board.show_steps(("classes",))  # a page cannot bring it back, and says why
+    qtbot.waitUntil(lambda: space.problem is not None)
+    assert why in space.problem.sentence
+    space.reader = "Anna"
+    qtbot.waitUntil(lambda: board.layer(title) is not None and board.layer(title).visible)
+    assert "neoplastic" in space.tile_data.line(0)
+    space.reader = ""  # nobody said who is reading
+    assert board.layer(title) is None
+
+
+@pytest.mark.gui
 def test_a_blind_queue_is_blind_on_the_screen_until_the_case_is_marked(
     qtbot, dock, queue, own_cohort, monkeypatch
 ):

@@ -18,6 +18,8 @@ from napari_mosaik.annotate import DEFAULT_CLASSES
 from napari_mosaik.core import MosaikError, Transform, palette
 from napari_mosaik.core.catalogue import (
     ANNOTATIONS,
+    CLASS_PROBABILITY,
+    CLASSES,
     CLUSTERS,
     CORRECTIONS,
     DOSE,
@@ -34,10 +36,12 @@ from napari_mosaik.core.catalogue import (
 )
 from napari_mosaik.core.corrections import CORRECTED_FRAMES
 from napari_mosaik.core.frame import FloatArray
+from napari_mosaik.features.catalogue import parameters_of
 from napari_mosaik.io.case import Case
 from napari_mosaik.view import steps as views
 from napari_mosaik.view.case_results import CaseResults
 from napari_mosaik.view.display_settings import StainVectors, stains_of
+from napari_mosaik.view.formatting import heading
 from napari_mosaik.view.layers import ANNOTATIONS_TITLE, LAYER_TITLES
 from napari_mosaik.view.maps import DIFFERENCE_TITLE
 from napari_mosaik.view.objects import area_lines, corrected_lines
@@ -47,7 +51,7 @@ from napari_mosaik.view.step_view import StepView
 from napari_mosaik.workflow.annotations import reader_documents
 from napari_mosaik.workflow.corrections import edited_objects
 from napari_mosaik.workflow.step import StepStatus
-from napari_mosaik.workflow.steps import STEPS, step_named
+from napari_mosaik.workflow.steps import STEPS, maker_of, step_named
 
 __all__ = [
     "SECTIONS",
@@ -59,11 +63,13 @@ __all__ = [
     "report_tables",
     "result_lines",
     "section_of",
+    "shows_classes",
     "shows_measured",
     "specs_for",
     "specs_of",
     "step_view",
     "step_views",
+    "withheld_lines",
 ]
 
 
@@ -100,6 +106,13 @@ def shows_measured(spec: LayerSpec) -> bool:
     return spec.result in _measured() or spec.name == DIFFERENCE_TITLE
 
 
+def shows_classes(spec: LayerSpec) -> bool:
+    """Whether a layer shows the tissue classes that the model predicts, or their share of tiles."""
+    shares = map(heading, parameters_of("tissue"))
+    of_model = spec.result in (CLASSES.name, CLASS_PROBABILITY.name)
+    return of_model or any(share in spec.name for share in shares)
+
+
 def blind_lines(lines: Mapping[str, str]) -> dict[str, str]:
     """The summaries of the steps without those that tell the measured uptake or an error."""
     return {
@@ -107,6 +120,11 @@ def blind_lines(lines: Mapping[str, str]) -> dict[str, str]:
         for name, line in lines.items()
         if not any(one.name in _measured() for one in step_named(name).writes)
     }
+
+
+def withheld_lines(lines: Mapping[str, str], why: str) -> dict[str, str]:
+    """The summaries of the steps with the reason in place of that of a class map that is hidden."""
+    return {**lines, maker_of(CLASSES).name: f"{why}."}
 
 
 @cache

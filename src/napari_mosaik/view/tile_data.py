@@ -25,6 +25,7 @@ from napari_mosaik.core.catalogue import (
     UPTAKE,
     UPTAKE_CLUSTERS,
 )
+from napari_mosaik.features.catalogue import PARAMETERS as CATALOGUE
 from napari_mosaik.io.case import Case
 from napari_mosaik.kinetics import CURVE_NAMES, TILE_TIMES_H, curve_columns
 from napari_mosaik.view.case_results import transform_to_reference
@@ -60,6 +61,10 @@ __all__ = [
     "summary_of",
     "tiles_by_error",
 ]
+
+
+_OF_OBJECTS = [name for name, known in CATALOGUE.items() if known.group != "tissue"]
+"""Tile parameters that are not the share of a tissue class."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +108,15 @@ class TileData:
     def without_measured(self) -> TileData:
         """The same without the measured uptake and all that was computed from it."""
         return replace(self, uptake=None, uptake_clusters=None, metrics=None, pet=None, blind=True)
+
+    def without_classes(self) -> TileData:
+        """The same without the shares of the tissue classes."""
+        table = self.parameters
+        if table is None:
+            return self
+        gone = [name for name in table if name.endswith("_fraction") and name not in _OF_OBJECTS]
+        columns = {name: table[name] for name in table if name not in gone}
+        return replace(self, parameters=Table(columns, table.units, table.about, table.frame))
 
     @property
     def n_tiles(self) -> int:

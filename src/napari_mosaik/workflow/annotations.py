@@ -73,6 +73,7 @@ __all__ = [
     "readings",
     "retraining_effect",
     "shapes_to_export",
+    "withheld_class_map",
     "withheld_readers",
 ]
 
@@ -518,6 +519,30 @@ def withheld_readers(case: Case, reader: str, stain: str = _STAIN) -> tuple[str,
     if reader not in names or names <= set(finished_readers(case, stain)):
         return ()
     return tuple(sorted(names - {reader}, key=natural_key))
+
+
+def withheld_class_map(case: Case) -> dict[str, str]:
+    """The readers of the H&E slide from whom the class map is hidden, each with why, in words.
+
+    Its model has learned from the marks of another reader on this slide (`withheld_readers`).
+    """
+    if case.store.origin(CLASSES) is None:
+        return {}
+    model = str(case.store.record(CLASSES).get("params", {}).get("model", ""))
+    card = case.model_folder(model) / "card.json"
+    training = read_json(card).get("training", {}) if model and card.is_file() else {}
+    journal = training.get("journal") or {}
+    learned = set(journal.get(case.name, {}) if journal else training.get("readers") or ())
+    found = {}
+    for reader in readings(case) if learned else ():
+        whose = learned.intersection(withheld_readers(case, reader))
+        if whose:
+            names = " and ".join(sorted(whose, key=natural_key))
+            found[reader] = (
+                f"The class map is hidden from {reader}: its model has learned from the marks of "
+                f"{names} on this slide, and not all readers have finished"
+            )
+    return found
 
 
 def decisions(case: Case, stain: str = _STAIN) -> dict[str, dict[str, str]]:

@@ -165,6 +165,8 @@ class Drawing(CanvasTool):
         """Why a mode cannot be taken now, in words; empty if it can."""
         if self.board.controller.workspace.case is None:
             return "Open a case first"
+        if mode == "convert" and self.board.controller.workspace.withheld:
+            return self.board.controller.workspace.withheld
         if mode == "convert" and _CLASS_MAP not in self.board.specs:
             return "There is no map of the tissue classes yet: run the step 'Tissue classes'"
         return ""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from qtpy.QtCore import QObject, Signal
@@ -15,11 +16,12 @@ from superqt.utils import qdebounced
 from napari_mosaik.core import InputError, MosaikError, Params
 from napari_mosaik.core.catalogue import STAIN_TITLES
 from napari_mosaik.io.case import Case, CaseFile, create_case, find_cases
-from napari_mosaik.view.presentation import blind_lines, result_lines
+from napari_mosaik.view.presentation import blind_lines, result_lines, withheld_lines
 from napari_mosaik.view.tile_data import TileData, read_tile_data
 from napari_mosaik.view.worth import worth_lines
 from napari_mosaik.widgets.base.worker import Job, Problem, Report, Steps, Task, problem_of
 from napari_mosaik.widgets.base.workspace import LoopChange, Workspace
+from napari_mosaik.workflow.annotations import withheld_class_map
 from napari_mosaik.workflow.case_status import CaseStatus, case_status
 from napari_mosaik.workflow.recipe import Recipe, read_recipe, write_recipe
 from napari_mosaik.workflow.relink import relink
@@ -59,7 +61,9 @@ class CaseController(QObject):
         self._tasks: set[Task] = set()
         self._tile_data, self._results = TileData(), dict[str, str]()  # as if nothing was hidden
         self._blind_readers: frozenset[str] = frozenset()
+        self._withheld: dict[str, str] = {}
         workspace.events.blind.connect(self._blinded)
+        workspace.events.withheld.connect(self._show_data)
         workspace.events.reader.connect(self._show_blindness)
         self._refresh_soon = qdebounced(self.refresh, timeout=_CALM_MS, parent=self)
 
@@ -100,7 +104,8 @@ class CaseController(QObject):
             )
             return None
         self.workspace.problem = None
-        job = Job(title, steps, self)
+        device = self.workspace.device
+        job = Job(title, steps if device == "auto" else partial(_on_device, device, steps), self)
         job.progressed.connect(self._follow)
         job.failed.connect(self._show)
         job.ended.connect(self._job_ended)
@@ -192,7 +197,7 @@ class CaseController(QObject):
         workspace.recipe = opened.recipe
         self._read_recipe = opened.recipe
         self._results, self._tile_data = opened.results, opened.tile_data
-        self.know_blind(opened.blind)
+        self.know_blind(opened.blind, opened.withheld)
         self._show_data()
         workspace.states, workspace.doubts = opened.states, opened.doubts
         workspace.waiting = opened.waiting
@@ -272,31 +277,43 @@ class CaseController(QObject):
         generation = self._generation
 
         def then(
-            answer: tuple[CaseStatus, dict[str, str], TileData, WaitingUpdate, frozenset[str]],
+            answer: tuple[
+                CaseStatus, dict[str, str], TileData, WaitingUpdate, frozenset[str], dict[str, str]
+            ],
         ) -> None:
             if generation == self._generation:  # neither another case nor a newer refresh
-                self.know_blind(answer[4])
+                self.know_blind(answer[4], answer[5])
                 self.workspace.waiting = answer[3]
                 self.workspace.doubts = dict(answer[0].doubts)
                 self.workspace.states = dict(answer[0].states)
                 self._results, self._tile_data = answer[1], answer[2]
                 self._show_data()
 
-        def work() -> tuple[CaseStatus, dict[str, str], TileData, WaitingUpdate, frozenset[str]]:
+        def work() -> tuple[
+            CaseStatus, dict[str, str], TileData, WaitingUpdate, frozenset[str], dict[str, str]
+        ]:
             status = case_status(case, recipe)
             lines, data = result_lines(case, status.states), read_tile_data(case)
-            return status, lines, data, waiting_update(case, status), blind_readers(case)
+            waiting, withheld = waiting_update(case, status), withheld_class_map(case)
+            return status, lines, data, waiting, blind_readers(case), withheld
 
         self.read("Case", work, then)
 
-    def know_blind(self, readers: frozenset[str]) -> None:
-        """Hide the measured uptake from these readers, and while nobody said who is reading."""
-        self._blind_readers = readers
+    def know_blind(
+        self, readers: frozenset[str], withheld: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        """Hide the measured uptake from some readers, and while nobody said who is reading.
+
+        The same for the class map: *withheld* has by reader why it is hidden.
+        """
+        self._blind_readers, self._withheld = readers, dict(withheld)
         self._show_blindness()
 
     def _show_blindness(self, *_: object) -> None:
         reader, readers = self.workspace.reader, self._blind_readers
         self.workspace.blind = reader in readers or (not reader and bool(readers))
+        anyone = "" if reader else next(iter(self._withheld.values()), "")
+        self.workspace.withheld = self._withheld.get(reader, anyone)
 
     def _blinded(self, blind: bool, *_: object) -> None:
         if blind:
@@ -309,6 +326,9 @@ class CaseController(QObject):
         if self.workspace.blind:
             tile_data = tile_data.without_measured()
             results = blind_lines(results)
+        if self.workspace.withheld:
+            tile_data = tile_data.without_classes()
+            results = withheld_lines(results, self.workspace.withheld)
         self.workspace.results, self.workspace.tile_data = results, tile_data
 
     def set_params(self, step: str, params: Params) -> None:
@@ -391,6 +411,14 @@ class CaseController(QObject):
         return recipe
 
 
+def _on_device(device: Any, steps: Callable[[], Steps]) -> Steps:
+    """The steps of a job with their networks on a device."""
+    from napari_mosaik.learning.devices import preferred_device
+
+    with preferred_device(device), closing(steps()) as work:
+        return (yield from work)
+
+
 class _Opened:
     """A case and all that the window shows of it, read in the background."""
 
@@ -403,6 +431,7 @@ class _Opened:
         self.results = result_lines(case, self.states)
         self.tile_data = read_tile_data(case)
         self.blind = blind_readers(case)
+        self.withheld = withheld_class_map(case)
 
 
 def _open(path: Path) -> _Opened:

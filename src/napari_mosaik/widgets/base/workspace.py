@@ -67,6 +67,10 @@ class Workspace:
     blind
         Whether the measured uptake is hidden from the reader: a blind review queue of theirs is not
         finished.
+    device
+        Where networks compute: "auto", "cpu", "cuda" or "mps", until the window closes.
+    withheld
+        Why the class map is hidden from the reader, in words; empty where it is not.
     """
 
     events: ClassVar[SignalGroupDescriptor] = SignalGroupDescriptor()
@@ -86,3 +90,5 @@ class Workspace:
     waiting: WaitingUpdate = field(default_factory=WaitingUpdate)
     reader: str = ""
     blind: bool = False
+    withheld: str = ""
+    device: str = "auto"

@@ -24,6 +24,7 @@ from napari_mosaik.view.presentation import (
     display_stains,
     layers_by_hand,
     section_of,
+    shows_classes,
     shows_measured,
     specs_for,
     specs_of,
@@ -100,6 +101,7 @@ class LayerBoard(QObject):
         controller.workspace.events.case.connect(self._case_changed)
         controller.workspace.events.reader.connect(self.show_by_hand)
         controller.workspace.events.blind.connect(self._blinded)
+        controller.workspace.events.withheld.connect(self._blinded)
         controller.committed.connect(self.bring)
         controller.page_done.connect(self.show_steps)
         controller.updated.connect(self.offer_changes)
@@ -320,25 +322,28 @@ class LayerBoard(QObject):
         self._rescale()
 
     def _visible(self, specs: Iterable[LayerSpec]) -> list[LayerSpec]:
-        """What may be shown; while the window is blind the measured uptake is kept for later."""
-        kept = [spec for spec in specs if self.controller.workspace.blind and shows_measured(spec)]
+        """What may be shown; what is hidden from the reader is kept for later."""
+        space = self.controller.workspace
+        kept = [
+            spec
+            for spec in specs
+            if (space.blind and shows_measured(spec)) or (space.withheld and shows_classes(spec))
+        ]
         self._hidden.update({spec.name: spec for spec in kept})
         return [spec for spec in specs if spec not in kept]
 
-    def _blinded(self, blind: bool, *_: Any) -> None:
-        """Take all layers away that show the measured uptake, or bring them back."""
-        if blind:
-            names = {spec.name for spec in self._visible(list(self.specs.values()))}
-            gone = self.specs.keys() - names
-            self._hidden_shown = {
-                name for name, layer in self.present().items() if name in gone and layer.visible
-            }
-            self._take_away(gone)
-        else:
-            hidden, self._hidden = self._hidden, {}
-            self._offer(hidden.values())
-            for name in self._hidden_shown & hidden.keys():
-                self.put(hidden[name], visible=True)
+    def _blinded(self, *_: Any) -> None:
+        """Take all layers away that are hidden from the reader now, and bring others back."""
+        hidden, self._hidden = self._hidden, {}
+        self._offer(hidden.values())  # what is still hidden is kept again
+        back = hidden.keys() - self._hidden.keys()
+        for name in self._hidden_shown & back:
+            self.put(hidden[name], visible=True)
+        names = {spec.name for spec in self._visible(list(self.specs.values()))}
+        gone = self.specs.keys() - names
+        shown = {name for name, layer in self.present().items() if name in gone and layer.visible}
+        self._hidden_shown = (self._hidden_shown - back) | shown
+        self._take_away(gone)
         self.changed.emit()
 
     def _rescale(self) -> None:
@@ -411,9 +416,10 @@ class LayerBoard(QObject):
             self.choices = found[1]
             specs = self._visible(found[0])
             if found[0] and not specs:
-                self.controller.report(
-                    InputError("the measured uptake is hidden until the review queue is finished")
-                )
+                why = "the measured uptake is hidden until the review queue is finished"
+                if any(map(shows_classes, found[0])):
+                    why = self.controller.workspace.withheld or why
+                self.controller.report(InputError(why))
             self._show(specs, names, alone)
 
         self.controller.read_for(

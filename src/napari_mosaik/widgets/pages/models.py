@@ -20,6 +20,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_mosaik.core import InputError
 from napari_mosaik.core.catalogue import PREDICTION
 from napari_mosaik.core.progress import map_progress
 from napari_mosaik.io.case import Case
@@ -169,10 +170,13 @@ class ModelsPage(QWidget):
             signal.connect(self.read)
         events.job.connect(self._show)
         events.blind.connect(self._blinded)
+        events.withheld.connect(self._blinded)
         self.read()
 
     def _blinded(self, *_: object) -> None:
         self._tell("")  # a comparison may have told an error
+        if self._controller.workspace.withheld:
+            self.maps.leave()
 
     # --- showing --------------------------------------------------------------------------------
     def read(self, *_: object) -> None:
@@ -296,6 +300,10 @@ class ModelsPage(QWidget):
     def _compare(self) -> None:
         case, pair = self._controller.workspace.case, self._pair()
         if case is None or pair is None:
+            return
+        withheld = self._controller.workspace.withheld
+        if withheld and pair[0].is_classifier:
+            self._controller.report(InputError(withheld))
             return
         work = partial(_steps, "Compare models", partial(compare_models, case, *pair))
         job = self._controller.start("Compare models", work)

@@ -342,15 +342,17 @@ class ReportButton(QWidget):
         self.pdf = button("PDF", partial(self._write, "report.pdf"), "The same report as PDF pages")
         self.line = wrapped_label(small=True)
         self.setLayout(column(row(*before, self.push, self.pdf, 1), self.line, spacing=2))
-        for signal in (controller.workspace.events.case, controller.workspace.events.blind):
+        events = controller.workspace.events
+        for signal in (events.case, events.blind, events.withheld):
             signal.connect(self._show_case)
         self._show_case()
 
     def _show_case(self, *_: object) -> None:
         space = self._controller.workspace
         for push in (self.push, self.pdf):
-            push.setEnabled(space.case is not None and not space.blind)
-        self._say("No report while the PET is hidden: it shows the PET." if space.blind else "")
+            push.setEnabled(space.case is not None and not (space.blind or space.withheld))
+        hidden = f"{space.withheld}: no report, it shows the map." if space.withheld else ""
+        self._say("No report while the PET is hidden: it shows the PET." if space.blind else hidden)
 
     def _say(self, text: str) -> None:
         self.line.setText(text)
