@@ -10,7 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
-from napari_mosaik.core import InputError, MosaikError
+from napari_mosaik.core import InputError, MosaikError, Progress
 from napari_mosaik.learning.devices import ComputeDevice, preferred_device
 from napari_mosaik.predictor import TrainParams, held_out_cases, network_device, predict, train
 from tests.predictor.test_training import finish
@@ -305,3 +305,38 @@ def test_only_a_lack_of_memory_is_tried_again():
         device.with_enough_memory(
             lambda: (_ for _ in ()).throw(RuntimeError("MPS backend out of memory"))
         )
+
+
+@pytest.mark.gui
+def test_the_window_offers_the_devices_that_are_there_and_its_jobs_compute_on_them(
+    qtbot, monkeypatch
+):
+    from qtpy.QtCore import Qt
+
+    from napari_mosaik.widgets.base.case_controller import CaseController
+    from napari_mosaik.widgets.base.controls import DeviceChoice
+    from napari_mosaik.widgets.base.workspace import Workspace
+
+    controller, found = CaseController(Workspace()), []
+    choice = DeviceChoice(controller)
+    qtbot.addWidget(choice)
+    offered = lambda: [choice.box.itemData(n) for n in range(choice.box.count())]  # noqa: E731
+    assert offered() == ["auto"]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+
+    def steps():
+        found.append(ComputeDevice.best(1).device.type)
+        yield "", Progress(1, 1)
+
+    def run():
+        job = controller.start("a training", steps)
+        with qtbot.waitSignal(job.ended):
+            pass
+
+    run()
+    qtbot.keyClick(choice.box, Qt.Key.Key_Shift)  # turns to the list
+    qtbot.waitUntil(lambda: offered() == ["auto", "cpu", "cuda"])
+    choice.box.setCurrentIndex(1)
+    run()
+    assert found == ["cuda", "cpu"]
+    assert ComputeDevice.best(1).device.type == "cuda"  # as before the job

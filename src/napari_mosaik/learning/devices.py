@@ -13,7 +13,14 @@ from torch import Tensor
 from napari_mosaik.core.errors import InputError, MosaikError
 from napari_mosaik.core.progress import checkpoint
 
-__all__ = ["ComputeDevice", "DeviceName", "preferred_device", "stoppable", "thread_count"]
+__all__ = [
+    "ComputeDevice",
+    "DeviceName",
+    "known_devices",
+    "preferred_device",
+    "stoppable",
+    "thread_count",
+]
 
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 T = TypeVar("T")
@@ -139,6 +146,15 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "backend out of memory" in str(error)
 
 
+def known_devices() -> tuple[DeviceName, ...]:
+    """The devices that torch can use on this computer."""
+    gpus: dict[DeviceName, bool] = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    return ("cpu", *(name for name, there in gpus.items() if there))
+
+
 @contextmanager
 def preferred_device(name: DeviceName) -> Iterator[None]:
     """Compute on the device *name* inside the block, in all threads.
@@ -148,8 +164,7 @@ def preferred_device(name: DeviceName) -> Iterator[None]:
     InputError
         torch cannot use that device on this computer.
     """
-    is_there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not is_there.get(name, True):
+    if name not in ("auto", *known_devices()):
         raise InputError(
             f"--device {name}: torch {torch.__version__} finds no such device on this computer; "
             "omit --device, or install a build of torch for it"

@@ -23,6 +23,7 @@ from napari_mosaik.widgets.base.case_controller import CaseController, missing_s
 from napari_mosaik.widgets.base.controls import (
     Banner,
     Collapsible,
+    DeviceChoice,
     JobBar,
     button,
     calm_wheel,
@@ -457,8 +458,11 @@ class _Header(QWidget):
             "Runs all steps that are stale or were not run, in order",
         )
         self.report = ReportButton(controller, self.run_all)
+        self.device = DeviceChoice(controller)
         self.counts = wrapped_label(small=True)
-        self.setLayout(column(self.title, self.checklist, self.report, self.counts, spacing=3))
+        self.setLayout(
+            column(self.title, self.checklist, self.report, self.device, self.counts, spacing=3)
+        )
 
     def show_case(self) -> None:
         """Show the open case."""

@@ -17,7 +17,15 @@ from napari_mosaik.core.progress import cancellable, checkpoint, run_to_end, sto
 if TYPE_CHECKING:
     from distributed import Client, Future
 
-__all__ = ["give_back_memory", "in_parallel", "n_workers", "on_one_worker", "one_blas_thread"]
+__all__ = [
+    "compute_devices",
+    "computing_on",
+    "give_back_memory",
+    "in_parallel",
+    "n_workers",
+    "on_one_worker",
+    "one_blas_thread",
+]
 
 T = TypeVar("T")
 _TELL_S = 1.0
@@ -35,6 +43,28 @@ def n_workers() -> int:
     from dask.system import CPU_COUNT
 
     return max(1, int(CPU_COUNT))
+
+
+def compute_devices() -> tuple[str, ...]:
+    """The devices that networks can use on this computer; loads torch."""
+    from napari_mosaik.learning.devices import known_devices
+
+    return known_devices()
+
+
+@contextlib.contextmanager
+def computing_on(device: str) -> Iterator[None]:
+    """Networks compute on a device ("cpu", "cuda" or "mps") inside the block, in all threads.
+
+    Raises
+    ------
+    InputError
+        torch cannot use that device on this computer.
+    """
+    from napari_mosaik.learning.devices import preferred_device
+
+    with preferred_device(device):  # type: ignore[arg-type]
+        yield
 
 
 def give_back_memory() -> None:

@@ -23,6 +23,7 @@ from napari_mosaik.widgets.base.worker import Job, Problem, Report, Steps, Task,
 from napari_mosaik.widgets.base.workspace import LoopChange, Workspace
 from napari_mosaik.workflow.annotations import withheld_class_map
 from napari_mosaik.workflow.case_status import CaseStatus, case_status
+from napari_mosaik.workflow.parallel import computing_on
 from napari_mosaik.workflow.recipe import Recipe, read_recipe, write_recipe
 from napari_mosaik.workflow.relink import relink
 from napari_mosaik.workflow.review_queue import blind_readers
@@ -411,11 +412,9 @@ class CaseController(QObject):
         return recipe
 
 
-def _on_device(device: Any, steps: Callable[[], Steps]) -> Steps:
+def _on_device(device: str, steps: Callable[[], Steps]) -> Steps:
     """The steps of a job with their networks on a device."""
-    from napari_mosaik.learning.devices import preferred_device
-
-    with preferred_device(device), closing(steps()) as work:
+    with computing_on(device), closing(steps()) as work:
         return (yield from work)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from qtpy.QtCore import QCoreApplication, QEvent, QObject, Qt, QTimer, Signal
 from qtpy.QtGui import QColor, QGuiApplication
@@ -35,10 +36,12 @@ from napari_mosaik.core import palette
 from napari_mosaik.view.formatting import duration
 from napari_mosaik.widgets.base.case_controller import CaseController
 from napari_mosaik.widgets.base.worker import Job, Problem, Report
+from napari_mosaik.workflow.parallel import compute_devices
 
 __all__ = [
     "Banner",
     "Collapsible",
+    "DeviceChoice",
     "JobBar",
     "button",
     "calm_wheel",
@@ -124,6 +127,41 @@ class JobBar(QWidget):
         self.cancel.setEnabled(False)
         self.pause.setEnabled(False)
         self.text.setText("Cancelling…")
+
+
+class DeviceChoice(QWidget):
+    """Where networks compute; only devices that torch can use are offered.
+
+    They are looked for when the list is first opened, in the background: that loads torch.
+    """
+
+    def __init__(self, controller: CaseController) -> None:
+        super().__init__()
+        self._controller, self._asked = controller, False
+        self.box = QComboBox()
+        self.box.setToolTip("Where runs and trainings of networks compute; the record names it")
+        self.box.addItem("automatic", "auto")
+        self.box.installEventFilter(self)
+        self.box.currentIndexChanged.connect(self._choose)
+        self.setLayout(row(wrapped_label("Networks compute on", small=True), self.box))
+
+    def eventFilter(self, watched: Any, event: Any) -> bool:
+        """Look for the devices as soon as somebody turns to the list."""
+        kinds = (QEvent.Type.MouseButtonPress, QEvent.Type.KeyPress)
+        if event.type() in kinds and not self._asked:
+            self._asked = True
+            self._controller.read("Devices", compute_devices, self._offer)
+        return super().eventFilter(watched, event)
+
+    def _offer(self, names: tuple[str, ...]) -> None:
+        for name in names:
+            self.box.addItem(_DEVICES[name], name)
+
+    def _choose(self, *_: object) -> None:
+        self._controller.workspace.device = self.box.currentData()
+
+
+_DEVICES = {"cpu": "processor (CPU)", "cuda": "GPU (CUDA)", "mps": "GPU (Apple, MPS)"}
 
 
 def table_of(
