@@ -78,6 +78,11 @@ ASKED = [
     ({"BodyHeight": 0.1}, "69 kg and a height of 10 cm do not belong together"),
     ({"BodyWeight": 24.5, "Species": "Mus musculus"}, "24.5 kg is not plausible for 'Mus"),
     ({"ImageDecayCorrected": None}, "give decay_correction"),
+    *(
+        ({"ImageDecayCorrected": False, "FrameDuration": [s]}, f"give .*FrameDuration is {s} s")
+        for s in (0, -600)
+    ),
+    ({"InjectedRadioactivity": 1e-9}, r"\(0.1 to 3000 MBq\); correct dose_mbq"),
     ({"ImageDecayCorrected": "maybe"}, "neither true nor false"),
     ({"ImageDecayCorrectionTime": None}, "give decay_correction"),
     ({"TimeZero": "14:55:00", "ScanDate": None}, "time of injection is missing.*without a date"),
@@ -246,7 +251,7 @@ def call(capsys, *arguments):
             "does not belong to Zr-89 (78.41 h) (it is given in seconds)",
         ),
         (("--injected", "2090-05-13T10:00"), "is not plausible: it lies in the future"),
-        (("--kind", "lbm"), "give --sex as 'M' or 'F'"),
+        (("--kind", "lbm"), "give --sex as 'M', 'F' or 'O'"),
     ],
 )
 def test_the_command_names_its_options(tmp_path, capsys, arguments, message):
@@ -293,7 +298,7 @@ def test_a_file_that_states_everything_needs_no_injection_record(tmp_path, capsy
         ("injected", "yesterday", "Time of injection: 'yesterday' is not possible"),
         ("weight_kg", "24500", "did you mean 24.5 kg?"),
         ("half_life_h", "282276", "it is given in seconds"),
-        ("sex", "X", "Sex: 'X' is not possible; 'M' or 'F'"),
+        ("sex", "X", "Sex: 'X' is not possible; 'M', 'F' or 'O'"),
         ("dose_mbq", "36,2", ""),
         ("injected", "2024-05-13 11:10", ""),
         ("weight_kg", "", ""),
@@ -400,6 +405,15 @@ def test_spelled_units_of_a_dicom_file(tmp_path, unit, scale):
     plain, spelled = of_dicom(tmp_path), of_dicom(tmp_path, Units=unit)
     assert spelled["factor"] == plain["factor"]
     assert spelled["maximum"] == pytest.approx(scale * plain["maximum"])
+
+
+def test_the_other_sex_of_a_dicom_file_is_the_mean_of_both(tmp_path):
+    (tmp_path / "a").mkdir()
+    factors = []
+    for sex in ("M", "F", "O"):
+        path = saved(tmp_path / "a", dataset(PatientSex=sex, PatientSize=1.7))
+        factors.append(suv_of_files([path], "lbm", {})["factor"])
+    assert factors[2] == pytest.approx((factors[0] + factors[1]) / 2)
 
 
 def test_the_user_settles_what_a_dicom_file_contradicts(tmp_path):

@@ -80,6 +80,8 @@ def test_lean_mass_by_hand():
     assert lean_mass_kg(70, 175, "F") == pytest.approx(9270 * 70 / (8780 + 244 * bmi))
     assert lean_mass_kg(70, 175, "M", "james") == pytest.approx(77 - 128 * 0.16)
     assert lean_mass_kg(70, 175, "F", "james") == pytest.approx(74.9 - 148 * 0.16)
+    mean = (9270 * 70 / (6680 + 216 * bmi) + 9270 * 70 / (8780 + 244 * bmi)) / 2
+    assert lean_mass_kg(70, 175, "O") == pytest.approx(mean)
     ratio = suv_factor(RECORD, "lbm") / suv_factor(RECORD, "bw")
     assert ratio == pytest.approx(lean_mass_kg(70, 175, "M") / 70)
 

@@ -74,7 +74,9 @@ class InjectionRecord(BaseModel):
     )
     weight_kg: float | None = _amount("Body weight", "the patient's weight, kg")
     height_cm: float | None = _amount("Height", "the patient's height, cm")
-    sex: Literal["M", "F"] | None = Field(None, title="Sex", description="sex, for lean body mass")
+    sex: Literal["M", "F", "O"] | None = Field(
+        None, title="Sex", description="sex, for lean body mass; O: other, the mean of M and F"
+    )
     antibody_mass_mg: float | None = _amount("Antibody mass", "mass of antibody, mg")
     scanned: datetime | None = Field(
         None, title="Start of the scan", description="start of the scan"
@@ -172,7 +174,7 @@ class PetHeader(BaseModel):
     dose_bq: float | None = None
     weight_kg: float | None = None
     height_cm: float | None = None
-    sex: Literal["M", "F"] | None = None
+    sex: Literal["M", "F", "O"] | None = None
     species: str = ""
     geometry: str = ""
     notes: tuple[str, ...] = ()

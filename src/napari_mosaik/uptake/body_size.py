@@ -65,7 +65,7 @@ def du_bois_bsa_m2(weight_kg: float, height_cm: float) -> float:
 def lean_mass_kg(
     weight_kg: float,
     height_cm: float,
-    sex: Literal["M", "F"],
+    sex: Literal["M", "F", "O"],
     formula: LeanFormula = "janmahasatian",
 ) -> float:
     """Lean body mass in kg.
@@ -78,22 +78,25 @@ def lean_mass_kg(
     weight_kg, height_cm
         Body weight, kg, and height, cm.
     sex
-        "M" or "F".
+        "M", "F", or "O" (DICOM's *other*): the mean of the two.
     formula
         The formula; that of James fails (decreases) in severe obesity.
 
     Raises
     ------
     InputError
-        If a value is implausible, the sex is neither, or the result is not positive.
+        If a value is implausible, the sex is none of these, or the result is not positive.
 
     References
     ----------
     Janmahasatian et al. 2005, Clin Pharmacokinet; James 1976.
     """
     weight, height = checked_weight_kg(weight_kg), checked_height_cm(height_cm)
+    if sex == "O":
+        both = [lean_mass_kg(weight, height, one, formula) for one in ("M", "F")]
+        return sum(both) / 2
     if sex not in ("M", "F"):
-        raise InputError(f"lean body mass needs sex 'M' or 'F', not {sex!r}")
+        raise InputError(f"lean body mass needs sex 'M', 'F' or 'O' (other), not {sex!r}")
     male = sex == "M"
     if formula == "janmahasatian":
         bmi = weight / (height / 100) ** 2

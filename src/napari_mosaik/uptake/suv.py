@@ -117,10 +117,10 @@ def checked_dose_mbq(dose_mbq: float, nuclide: str) -> float:
     if low <= dose_mbq <= high:
         return dose_mbq
     meant = next((dose_mbq * f for f in (1e-3, 1e-6, 1e3) if low <= dose_mbq * f <= high), None)
-    question = "" if meant is None else f"; did you mean {meant:g} MBq?"
+    question = ";" if meant is None else f"; did you mean {meant:g} MBq?"
     raise InputError(
         f"an injected activity of {dose_mbq:g} MBq is implausible for {nuclide or 'PET'} "
-        f"({low:g} to {high:g} MBq){question} Correct dose_mbq"
+        f"({low:g} to {high:g} MBq){question} {'correct' if meant is None else 'Correct'} dose_mbq"
     )
 
 
@@ -210,7 +210,9 @@ def body_measure(
     if kind == "bsa":
         return 1e4 * du_bois_bsa_m2(record.weight_kg, record.height_cm)
     if record.sex is None:
-        raise InputError("lean body mass needs the sex of the patient; give sex as 'M' or 'F'")
+        raise InputError(
+            "lean body mass needs the sex of the patient; give sex as 'M', 'F' or 'O' (other)"
+        )
     return 1e3 * lean_mass_kg(record.weight_kg, record.height_cm, record.sex, lean_formula)
 
 

@@ -861,8 +861,8 @@ def _height_cm(frame: _Frame, unclear: dict[str, str]) -> float | None:
     return None if height is None else height * 100
 
 
-def _sex(frame: _Frame) -> Literal["M", "F"] | None:
-    known: dict[str, Literal["M", "F"]] = {"M": "M", "F": "F"}
+def _sex(frame: _Frame) -> Literal["M", "F", "O"] | None:
+    known: dict[str, Literal["M", "F", "O"]] = {"M": "M", "F": "F", "O": "O"}
     return known.get(frame.text("PatientSex"))
 
 

@@ -171,7 +171,7 @@ def _of_dicom(found: Mapping[str, Any], unclear: dict[str, str]) -> dict[str, An
     if word in ("START", "ADMIN", "NONE"):
         out["decay_correction"] = word
     sex = str(found.get("PatientSex") or found.get("sex") or "").upper()[:1]
-    out["sex"] = sex if sex in ("M", "F") else None
+    out["sex"] = sex if sex in ("M", "F", "O") else None
     out["species"] = str(found.get("PatientSpeciesDescription") or found.get("Species") or "")
     for item, name in (("injected", "RadiopharmaceuticalStartTime"), ("scanned", "SeriesTime")):
         if found.get(name):
@@ -232,6 +232,9 @@ def _bids_times(
     duration, offset = (_of_frame(found, n, frame) for n in ("FrameDuration", "FrameTimesStart"))
     moment = _number(found.get("ImageDecayCorrectionTime"), "ImageDecayCorrectionTime")
     zero = _time_zero(found, notes, unclear)
+    if duration is not None and duration <= 0:
+        unclear["frame_duration_s"] = f"FrameDuration is {duration:g} s"
+        duration = None
     out: dict[str, Any] = {"frame_duration_s": duration}
     single = not (isinstance(found.get("FrameDuration"), list) and len(found["FrameDuration"]) > 1)
     if start is None and injection == 0:

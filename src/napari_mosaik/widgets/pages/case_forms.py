@@ -276,7 +276,8 @@ class InjectionForm(QFrame):
             form.addRow(f"{label}, {unit}" if record_unit(name) else label, edit)
         self.sex = QComboBox()
         self.sex.setToolTip(InjectionRecord.model_fields["sex"].description or "")
-        for text, value in (("not specified", None), ("male", "M"), ("female", "F")):
+        choices = (("not specified", None), ("male", "M"), ("female", "F"), ("other", "O"))
+        for text, value in choices:
             self.sex.addItem(text, value)
         form.addRow("Sex", self.sex)
         self.problem = wrapped_label(bold=True)

@@ -61,7 +61,7 @@ _CHOICES: dict[str, tuple[tuple[str, str], ...]] = {
         ("injection", "ADMIN"),
         ("not corrected", "NONE"),
     ),
-    "sex": (("from the file", ""), ("male", "M"), ("female", "F")),
+    "sex": (("from the file", ""), ("male", "M"), ("female", "F"), ("other", "O")),
 }
 
 

@@ -200,7 +200,7 @@ def _weight_factor(record: Mapping[str, Any], factor: float) -> float:
         return float(factor**0.425)  # Du Bois
     terms = {term["name"]: term["value"] for term in record.get("terms", ())}
     weight, height, sex = (terms.get(name) for name in ("weight_kg", "height_cm", "sex"))
-    if record.get("kind") != "lbm" or not (weight and height and sex in ("M", "F")):
+    if record.get("kind") != "lbm" or not (weight and height and sex in ("M", "F", "O")):
         return factor
     lean = (lean_mass_kg(kg, height, sex) for kg in (weight * factor, weight))
     drawn, stated = lean
