@@ -61,15 +61,18 @@ class Pictures:
         self.shoot("01_new_case")
         self.studio.close()
 
-    def pages(self) -> None:
-        """Each page of the tab Steps, its settings unfolded."""
+    def pages(self, only: tuple[str, ...] = ("",)) -> None:
+        """Each page of the tab Steps whose title begins with one of *only*, settings unfolded."""
         area = self.dock.page_area
         for number, page in enumerate(self.dock._all_pages(), 2):
+            if not page.title.startswith(only):
+                continue
             page.set_open(True)
             for section in getattr(page, "sections", {}).values():
                 if section.fold is not None:
                     section.fold.set_open(True)
             self.studio.settle(1.0)
+            self.studio.until(lambda page=page: not waits(page))
             top = page.mapTo(area.widget(), page.rect().topLeft()).y()
             name = page.title.lower().replace(" ", "_")
             self.parts(f"{number:02d}_{name}", area, top, page.height())
@@ -93,13 +96,25 @@ class Pictures:
             self.parts(name, area, 0, area.widget().height())
 
 
-def pictures(cohort: Path, out: Path, size: tuple[int, int], theme: str) -> None:
-    """All pictures of one size and theme."""
-    Pictures(None, out, size, theme).welcome()
+def pictures(
+    cohort: Path, out: Path, size: tuple[int, int], theme: str, only: tuple[str, ...]
+) -> None:
+    """All pictures of one size and theme, or those of some pages."""
+    if not only:
+        Pictures(None, out, size, theme).welcome()
     opened = Pictures(cohort, out, size, theme)
-    opened.pages()
-    opened.tabs()
+    opened.pages(only or ("",))
+    if not only:
+        opened.tabs()
     opened.studio.close()
+
+
+def waits(root: Any) -> bool:
+    """Whether a visible text says that something is being read or prepared."""
+    from qtpy.QtWidgets import QLabel
+
+    texts = [label.text() for label in root.findChildren(QLabel) if label.isVisible()]
+    return any(text.startswith(("Reading", "Preparing", "Computing")) for text in texts)
 
 
 def clipped(root: Any) -> list[str]:
@@ -128,6 +143,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--size", choices=SIZES, nargs="+", default=SIZES)
     parser.add_argument("--theme", choices=THEMES, nargs="+", default=THEMES)
+    parser.add_argument("--pages", nargs="+", help="only pages whose title begins so")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.here:
@@ -135,7 +151,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as scratch:
             os.environ["NAPARI_CONFIG"] = str(Path(scratch) / "settings.yaml")
             copy = shutil.copytree(options.cohort, Path(scratch) / "cohort")
-            pictures(copy, options.out, (width, height), options.theme[0])
+            only = tuple(options.pages or ())
+            pictures(copy, options.out, (width, height), options.theme[0], only)
         return
     for size in options.size:
         for theme in options.theme:
@@ -143,6 +160,7 @@ def main() -> None:
             folder.mkdir(parents=True, exist_ok=True)
             screen = ["xvfb-run", "-a", "-s", f"-screen 0 {size}x24 +extension GLX"]
             again = [sys.executable, __file__, str(options.cohort), "--out", str(folder), "--here"]
+            again += ["--pages", *options.pages] if options.pages else []
             inner = ["sh", "-c", 'openbox & exec "$@"', "sh", *again]
             print(f"== {size} {theme}", flush=True)
             environment = {**os.environ, "QT_QPA_PLATFORM": "xcb"}

@@ -6,6 +6,7 @@ from napari._qt.containers._base_item_model import ItemRole
 from qtpy.QtWidgets import QCheckBox
 
 from napari_mosaik.core.catalogue import MAPS, PARAMETERS, VESSELS
+from napari_mosaik.view.spec import LayerSpec, placement_um
 from napari_mosaik.widgets.canvas.legend import ScaleFields
 from napari_mosaik.widgets.canvas.view_keys import READOUT
 from napari_mosaik.workflow.steps import maker_of
@@ -91,6 +92,20 @@ def test_an_old_result_stays_visible_and_is_marked_with_what_changed_first(
     reason = dock.workspace.states[maker_of(PARAMETERS).name].reason
     assert reason.startswith("changed: ")
     assert "the settings of Vessels changed" in reason
+
+
+def test_a_name_without_room_ends_in_an_ellipsis(dock, qtbot):
+    style = {"contrast_limits": (0, 1)}
+    name = "A & B, a name that is wider than the window " * 5
+    spec = LayerSpec(name, "image", np.zeros((4, 4)), placement_um("cd34"), style)
+    dock.board.specs[name] = spec
+    dock.board.changed.emit()
+    eye = dock.overlays._built[name].eye
+    assert eye.text().replace("&&", "&") == name
+    dock.tabs.setCurrentIndex(1)
+    qtbot.waitUntil(lambda: eye.text().endswith("…"))
+    assert eye.text().startswith("A && B")
+    assert eye.toolTip().startswith(name)
 
 
 def test_another_parameter_replaces_the_map_that_was_shown(dock, opened, own_cohort, qtbot):

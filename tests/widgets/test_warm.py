@@ -11,6 +11,7 @@ from numba.core import event
 
 from napari_mosaik.widgets.base.gc_tuning import in_one_update, warm_up
 from napari_mosaik.widgets.canvas import layer_board
+from napari_mosaik.widgets.canvas.live_layers import LiveLayers, _Request
 
 pytestmark = pytest.mark.gui
 
@@ -93,3 +94,26 @@ def test_showing_a_layer_leaves_the_rows_of_the_others(dock: Any) -> None:
     board.clear()
     assert not overlays._built
     assert not overlays._empty.isHidden()
+
+
+def test_what_is_computed_live_is_shown_and_removed_in_one_update(dock: Any) -> None:
+    from napari_mosaik.view.spec import LayerSpec, placement_um
+
+    class Two(LiveLayers):
+        is_on = True
+
+        def show_result(self, result: Any) -> None:
+            for name in "ab":
+                self.put(LayerSpec(name, "labels", result, placement_um("cd34"), {}))
+
+    viewer, two, times = dock.viewer, Two(dock.board), []
+    canvas = viewer.window._qt_viewer.canvas
+    arrange = canvas._on_interactive
+    canvas._on_interactive = lambda *args: (times.append(1), arrange(*args))
+    two._done(_Request(0, 0, 0.0), np.eye(4, dtype=np.uint8))
+    assert times == [1]
+    shown = [viewer.layers[name] for name in "ab"]
+    assert not any(layer._overlays["polygon"].visible for layer in shown)
+    two.end()
+    assert times == [1, 1]
+    assert not set("ab") & {layer.name for layer in viewer.layers}

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Qt
-from qtpy.QtGui import QColor, QLinearGradient, QPainter, QPixmap
+from qtpy.QtGui import QColor, QLinearGradient, QPainter, QPixmap, QResizeEvent, QShowEvent
 from qtpy.QtWidgets import (
     QAbstractSpinBox,
     QCheckBox,
@@ -17,6 +17,8 @@ from qtpy.QtWidgets import (
     QLabel,
     QSizePolicy,
     QSlider,
+    QStyle,
+    QStyleOptionButton,
     QVBoxLayout,
     QWidget,
 )
@@ -129,6 +131,39 @@ class _Choice(QWidget):
             self.box.addItem(title_of(name), name)
 
 
+class _Eye(QCheckBox):
+    """Shows or hides a layer; a name without room ends in an ellipsis, the tip has all of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._name = ""
+        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+
+    def set_name(self, name: str) -> None:
+        self._name = name
+        self._fit()
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        self._fit()
+
+    def showEvent(self, event: QShowEvent) -> None:
+        super().showEvent(event)
+        self._fit()
+
+    def _fit(self) -> None:
+        text = self._name
+        if self.isVisible():  # before, no layout has given it its width
+            text = self.fontMetrics().elidedText(text, Qt.TextElideMode.ElideRight, self._room())
+        self.setText(text.replace("&", "&&"))
+
+    def _room(self) -> int:
+        option = QStyleOptionButton()
+        self.initStyleOption(option)
+        contents = QStyle.SubElement.SE_CheckBoxContents
+        return int(self.style().subElementRect(contents, option, self).width())
+
+
 class _Row(QFrame):
     """One layer: visibility, opacity and the meaning of its colours."""
 
@@ -137,8 +172,7 @@ class _Row(QFrame):
         self._name, self._board = name, board
         self._layer = board.layer(name)
         legend = board.legend(name)
-        self.eye = QCheckBox()
-        self.eye.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.eye = _Eye()
         self.eye.clicked.connect(lambda shown: board.set_shown(name, shown))
         self.opacity = QSlider(Qt.Orientation.Horizontal)
         self.opacity.setRange(0, 100)
@@ -168,8 +202,7 @@ class _Row(QFrame):
         if self.scale is not None:
             self.scale.show_limits()
         why = self._board.stale_reason(self._name)
-        text = self._name.replace("&", "&&")
-        self.eye.setText(f"↻ {text}" if why else text)
+        self.eye.set_name(f"↻ {self._name}" if why else self._name)
         self.eye.setToolTip(f"{self._name}: {f'stale, {why}' if why else 'show or hide'}")
 
     def is_current(self) -> bool:

@@ -21,6 +21,7 @@ from napari_mosaik.core import Cancelled, MosaikError
 from napari_mosaik.view.case_results import transform_to_reference
 from napari_mosaik.view.presentation import step_view
 from napari_mosaik.view.spec import LayerSpec
+from napari_mosaik.widgets.base.gc_tuning import in_one_update, without_drawing
 from napari_mosaik.widgets.canvas.camera import visible_um
 from napari_mosaik.workflow.preview import PreviewMemory
 from napari_mosaik.workflow.steps import step_named
@@ -111,11 +112,12 @@ class LiveLayers(QObject):
         self._compute_soon.cancel()
         self._session += 1
         self._forget()
-        for layer in [layer for layer in self.viewer.layers if layer.name in self._shown]:
-            self.viewer.layers.remove(layer)
-        for layer in self._hidden:
-            if layer in self.viewer.layers:
-                layer.visible = True
+        with in_one_update(self.viewer):
+            for layer in [layer for layer in self.viewer.layers if layer.name in self._shown]:
+                self.viewer.layers.remove(layer)
+            for layer in self._hidden:
+                if layer in self.viewer.layers:
+                    layer.visible = True
         self._hidden, self._shown = [], set()
 
     def again(self, *_: object) -> None:
@@ -163,7 +165,8 @@ class LiveLayers(QObject):
             return
         self.took_s = time.monotonic() - request.began
         if result is not None:
-            self.show_result(result)
+            with in_one_update(self.viewer):
+                self.show_result(result)
         if request.asked != self._asked:
             self._compute_soon()
 
@@ -196,6 +199,8 @@ class LiveLayers(QObject):
         for key, value in spec.attributes.items():
             setattr(layer, key, value)
         layer.editable = False
+        if spec.kind == "labels":
+            without_drawing(layer)
         self.viewer.add_layer(layer)
 
 
