@@ -274,6 +274,25 @@ class Studio:
         self.settle()
         self._scroll_to(page.scans)
         self.shoot("twin_learnt", small=True)
+        self._virtual_cohort()
+
+    def _virtual_cohort(self) -> None:
+        """One or three courses in the same simulated patients."""
+        dock = self.dock
+        page = dock.simulated
+        page.set_open(True)
+        self.until(lambda: page.choice is not None)
+        page.presets.menu().actions()[1].trigger()
+        arms = ("177Lu one course", "177Lu three courses")
+        self.until(lambda: set(arms) <= set(page.arms) and dock.workspace.job is None)
+        self.until(lambda: page.choice is not None)
+        for name, box in page.arms.items():
+            box.setChecked(name in arms)
+        page.run.click()
+        self.until(lambda: dock.workspace.job is None and page.results.isVisible())
+        self.settle()
+        self._scroll_to(page.mark)
+        self.shoot("virtual_cohort", small=True)
 
     def dose(self) -> None:
         """The published regimen as a plan, its results, and two plans side by side."""
