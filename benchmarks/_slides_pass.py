@@ -124,7 +124,8 @@ def run_pass(
 def streaming_pass(slide: Path, folder: Path, *, judged: bool = False, **settings: Any) -> Pass:
     """The same pass in this process, with *settings* for the step 'vessels'."""
     from napari_mosaik.core.catalogue import TISSUE, VESSEL_OBJECTS
-    from napari_mosaik.io.case import CaseFile, create_case
+    from napari_mosaik.io.case import create_case
+    from napari_mosaik.io.case_file import CaseFile
     from napari_mosaik.workflow.recipe import changed, read_recipe
     from napari_mosaik.workflow.run import run_until
 

@@ -41,7 +41,8 @@ Pass = Callable[[Path, threading.Event], int]
 def streaming_pass(path: Path, stop: threading.Event) -> int:
     """Tissue and vessels of the whole slide, as the window's worker runs them, again and again."""
     from napari_mosaik.core.thread_priority import COMPUTING, step_back
-    from napari_mosaik.io.case import CaseFile, create_case
+    from napari_mosaik.io.case import create_case
+    from napari_mosaik.io.case_file import CaseFile
     from napari_mosaik.workflow.recipe import read_recipe
     from napari_mosaik.workflow.run import run_until
 

@@ -44,7 +44,8 @@ def make(folder: Path, n: int) -> None:
     """A case with a white slide, and a GeoJSON file of *n* shapes beside it."""
     import tifffile
 
-    from napari_mosaik.io.case import CaseFile, SlideEntry, create_case
+    from napari_mosaik.io.case import create_case
+    from napari_mosaik.io.case_file import CaseFile, SlideEntry
 
     root = folder / "B1"
     root.mkdir()

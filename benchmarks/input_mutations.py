@@ -338,7 +338,7 @@ def _newer_inputs(folder: Path, planned: Path) -> Path:
     from tests.io.test_pet_volume import MASK, STORED, boxes
 
     from napari_mosaik.io import create_case
-    from napari_mosaik.io.case import CaseFile
+    from napari_mosaik.io.case_file import CaseFile
 
     made = folder / "newer"
     shutil.copytree(planned, made / CASE, ignore=shutil.ignore_patterns("truth", "invivo"))

@@ -18,7 +18,8 @@ from PIL import Image
 from napari_mosaik.annotate import TissueClass, rectangle_polygon
 from napari_mosaik.cli import main
 from napari_mosaik.core.shapes import AnnotatedShape
-from napari_mosaik.io.case import CaseFile, SlideEntry, create_case
+from napari_mosaik.io.case import create_case
+from napari_mosaik.io.case_file import CaseFile, SlideEntry
 from napari_mosaik.workflow.annotations import OpenAnnotations, reader_documents
 
 

@@ -17,7 +17,8 @@ from napari_mosaik.core.errors import CaseLocked
 from napari_mosaik.core.progress import run_to_end
 from napari_mosaik.core.readers import check_reader_name, coded_name, reader_of
 from napari_mosaik.io import Case
-from napari_mosaik.io.case import CaseFile, SlideEntry, create_case
+from napari_mosaik.io.case import create_case
+from napari_mosaik.io.case_file import CaseFile, SlideEntry
 from napari_mosaik.workflow import classifier
 from napari_mosaik.workflow.annotations import (
     OpenAnnotations,

@@ -11,7 +11,8 @@ from napari_mosaik.annotate import TissueClass
 from napari_mosaik.cli.app import run_command
 from napari_mosaik.core import Lattice, Raster, Transform, palette
 from napari_mosaik.core.catalogue import SUV, TISSUE
-from napari_mosaik.io.case import CaseFile, SlideEntry, create_case
+from napari_mosaik.io.case import create_case
+from napari_mosaik.io.case_file import CaseFile, SlideEntry
 from napari_mosaik.view.layers import OUTLINE, annotation_layer
 from napari_mosaik.view.report.html import ReportData, build_report
 from napari_mosaik.view.uptake_scale import pet_layers

@@ -15,7 +15,7 @@ from napari_mosaik.core.catalogue import SLIDES
 from napari_mosaik.core.errors import InputError, MissingPixelSize
 from napari_mosaik.core.spacing import typed_spacing
 from napari_mosaik.io import Case, CaseFile, create_case, open_slide
-from napari_mosaik.io.case import SlideEntry
+from napari_mosaik.io.case_file import SlideEntry
 from napari_mosaik.workflow.case_status import case_status
 from tests.field.test_cases import run_to_end_of
 

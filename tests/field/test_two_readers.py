@@ -12,7 +12,8 @@ from sklearn.metrics import cohen_kappa_score
 from napari_mosaik.annotate import rectangle_polygon
 from napari_mosaik.cli import main
 from napari_mosaik.core.journal import journal_path
-from napari_mosaik.io.case import CaseFile, SlideEntry, create_case
+from napari_mosaik.io.case import create_case
+from napari_mosaik.io.case_file import CaseFile, SlideEntry
 from napari_mosaik.workflow.annotations import OpenAnnotations, finished_readers, finished_tiles
 
 PIXEL_UM = 2.0

@@ -22,7 +22,8 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-from napari_mosaik.io.case import CaseFile, SlideEntry, create_case
+from napari_mosaik.io.case import create_case
+from napari_mosaik.io.case_file import CaseFile, SlideEntry
 from napari_mosaik.view.presentation import specs_of
 from napari_mosaik.workflow.recipe import read_recipe
 from napari_mosaik.workflow.run import run_until

@@ -95,7 +95,8 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-from napari_mosaik.io.case import CaseFile, SlideEntry, create_case
+from napari_mosaik.io.case import create_case
+from napari_mosaik.io.case_file import CaseFile, SlideEntry
 from napari_mosaik.view.presentation import result_lines, specs_of, step_view
 from napari_mosaik.view.report.content import case_report
 from napari_mosaik.workflow.case_status import case_status

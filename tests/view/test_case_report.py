@@ -11,7 +11,8 @@ from napari_mosaik.core import InputError, Origin, Raster, Table, TileGrid
 from napari_mosaik.core import catalogue as names
 from napari_mosaik.core.frame import Lattice
 from napari_mosaik.core.progress import run_to_end
-from napari_mosaik.io.case import Case, CaseFile, SlideEntry, create_case
+from napari_mosaik.io.case import Case, create_case
+from napari_mosaik.io.case_file import CaseFile, SlideEntry
 from napari_mosaik.kinetics import (
     DeliveryParams,
     ImmunokineticParams,

@@ -10,7 +10,8 @@ from qtpy.QtWidgets import QApplication
 
 from napari_mosaik.annotate import rectangle_polygon
 from napari_mosaik.annotate.review_queue import QueuedTile
-from napari_mosaik.io.case import Case, SlideEntry
+from napari_mosaik.io.case import Case
+from napari_mosaik.io.case_file import SlideEntry
 from napari_mosaik.plugin import slide_reader
 from napari_mosaik.view.layers import queue_layer
 from napari_mosaik.view.measurements import area_um2, length_um

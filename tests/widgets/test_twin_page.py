@@ -10,7 +10,7 @@ from napari_mosaik.core import palette
 from napari_mosaik.core.invivo import InvivoValue
 from napari_mosaik.core.progress import run_to_end
 from napari_mosaik.io import create_case
-from napari_mosaik.io.case import CaseFile
+from napari_mosaik.io.case_file import CaseFile
 from napari_mosaik.view.twin import cohort_arm_rows, signed
 from napari_mosaik.workflow.invivo import add_invivo
 from napari_mosaik.workflow.plans import Course, Plan, read_plan, write_plan

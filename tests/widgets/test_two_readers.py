@@ -9,7 +9,8 @@ from qtpy.QtCore import QPoint, Qt
 from qtpy.QtGui import QShortcut
 
 from napari_mosaik.annotate import rectangle_polygon
-from napari_mosaik.io.case import CaseFile, SlideEntry, create_case
+from napari_mosaik.io.case import create_case
+from napari_mosaik.io.case_file import CaseFile, SlideEntry
 from napari_mosaik.view.layers import ANNOTATIONS_TITLE, DISAGREEMENT_TITLE
 from napari_mosaik.workflow.annotations import OpenAnnotations, decisions, finished_tiles
 

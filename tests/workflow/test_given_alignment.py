@@ -11,7 +11,8 @@ from napari_mosaik.cli import main
 from napari_mosaik.core import InputError, Transform
 from napari_mosaik.core.catalogue import ALIGNMENT
 from napari_mosaik.io.annotations import read_geojson
-from napari_mosaik.io.case import Case, CaseFile
+from napari_mosaik.io.case import Case
+from napari_mosaik.io.case_file import CaseFile
 from napari_mosaik.workflow import given_alignment
 from napari_mosaik.workflow.case_status import case_status
 from napari_mosaik.workflow.recipe import changed, read_recipe, write_recipe

@@ -9,7 +9,7 @@ import pytest
 from napari_mosaik.cli import main
 from napari_mosaik.core import InputError
 from napari_mosaik.io import create_case
-from napari_mosaik.io.case import CaseFile
+from napari_mosaik.io.case_file import CaseFile
 from napari_mosaik.io.invivo import read_invivo
 from napari_mosaik.workflow.invivo import (
     SphereOfInterest,

@@ -19,7 +19,7 @@ from napari_mosaik.core.invivo import InvivoValue
 from napari_mosaik.core.tiles import TileGrid
 from napari_mosaik.dosimetry import NUCLIDES, RepairState, dose_per_activity_gy
 from napari_mosaik.io import Case, create_case
-from napari_mosaik.io.case import CaseFile
+from napari_mosaik.io.case_file import CaseFile
 from napari_mosaik.twin import Prior, chain_posterior, patients_needed, predict, wilson_interval
 from napari_mosaik.twin.chain import Chain
 from napari_mosaik.view.report.content import gather_report

@@ -15,7 +15,7 @@ from napari_mosaik.core.invivo import InvivoValue
 from napari_mosaik.core.progress import cancellable, run_to_end
 from napari_mosaik.core.tiles import TileGrid
 from napari_mosaik.io import create_case
-from napari_mosaik.io.case import CaseFile
+from napari_mosaik.io.case_file import CaseFile
 from napari_mosaik.twin.chain import Chain
 from napari_mosaik.view.twin import cohort_figure
 from napari_mosaik.workflow.invivo import add_invivo

@@ -12,7 +12,8 @@ from napari_mosaik.cli.show import figure, print_json
 from napari_mosaik.core.errors import InputError
 
 if TYPE_CHECKING:
-    from napari_mosaik.io.case import Case, GivenAlignment
+    from napari_mosaik.io.case import Case
+    from napari_mosaik.io.case_file import GivenAlignment
 
 __all__ = ["commands"]
 

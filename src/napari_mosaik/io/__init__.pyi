@@ -1,5 +1,6 @@
 from .annotations import read_geojson, write_geojson
-from .case import Case, CaseFile, PetEntry, SlideEntry, create_case, find_cases
+from .case import Case, create_case, find_cases
+from .case_file import CaseFile, PetEntry, SlideEntry
 from .pet import open_pet
 from .slide import Slide, View, open_slide
 

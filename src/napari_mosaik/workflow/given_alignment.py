@@ -15,7 +15,8 @@ from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import Transform
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.core.shapes import AnnotatedShape, moved
-from napari_mosaik.io.case import Case, GivenAlignment
+from napari_mosaik.io.case import Case
+from napari_mosaik.io.case_file import GivenAlignment
 from napari_mosaik.register import (
     AlignKind,
     Alignment,

@@ -12,7 +12,8 @@ from napari_mosaik.core.catalogue import REFERENCE
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import FloatArray, Transform
 from napari_mosaik.core.raster import Raster
-from napari_mosaik.io.case import Case, GivenAlignment
+from napari_mosaik.io.case import Case
+from napari_mosaik.io.case_file import GivenAlignment
 from napari_mosaik.register import (
     AlignKind,
     Alignment,

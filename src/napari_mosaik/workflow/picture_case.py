@@ -20,7 +20,7 @@ from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import FloatArray, Lattice, Transform
 from napari_mosaik.core.params import Params
 from napari_mosaik.io import open_slide
-from napari_mosaik.io.case import GivenAlignment
+from napari_mosaik.io.case_file import GivenAlignment
 from napari_mosaik.workflow.block_work import DiskWork
 from napari_mosaik.workflow.slide_part import CutSlide
 from napari_mosaik.workflow.step import Step

@@ -30,7 +30,8 @@ from napari_mosaik.core.corrections import Correction
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.pet_records import InjectionRecord, PetImage
 from napari_mosaik.core.shapes import AnnotatedShape
-from napari_mosaik.io.case import Case, GivenAlignment
+from napari_mosaik.io.case import Case
+from napari_mosaik.io.case_file import GivenAlignment
 from napari_mosaik.workflow.leaks import source_contents
 
 if TYPE_CHECKING:

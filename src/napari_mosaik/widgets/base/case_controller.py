@@ -15,7 +15,8 @@ from superqt.utils import qdebounced
 
 from napari_mosaik.core import InputError, MosaikError, Params
 from napari_mosaik.core.catalogue import STAIN_TITLES
-from napari_mosaik.io.case import Case, CaseFile, create_case, find_cases
+from napari_mosaik.io.case import Case, create_case, find_cases
+from napari_mosaik.io.case_file import CaseFile
 from napari_mosaik.view.presentation import blind_lines, result_lines, withheld_lines
 from napari_mosaik.view.tile_data import TileData, read_tile_data
 from napari_mosaik.view.worth import worth_lines

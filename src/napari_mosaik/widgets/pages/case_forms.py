@@ -28,7 +28,8 @@ from napari_mosaik.core.catalogue import STAIN_TITLES
 from napari_mosaik.core.pet_records import record_unit
 from napari_mosaik.core.spacing import SpacingSource, typed_spacing
 from napari_mosaik.core.text import typed_number
-from napari_mosaik.io.case import Case, CaseFile, PetEntry, SlideEntry
+from napari_mosaik.io.case import Case
+from napari_mosaik.io.case_file import CaseFile, PetEntry, SlideEntry
 from napari_mosaik.io.profiles import profile_named, profiles_file, read_profiles
 from napari_mosaik.widgets.base.case_controller import missing_sources
 from napari_mosaik.widgets.base.controls import (

@@ -22,7 +22,8 @@ from qtpy.QtWidgets import (
 from napari_mosaik.core.catalogue import STAIN_TITLES
 from napari_mosaik.core.text import natural_key
 from napari_mosaik.core.thread_priority import COMPUTING, step_back
-from napari_mosaik.io.case import Case, SlideEntry, build_missing_levels
+from napari_mosaik.io.case import Case, build_missing_levels
+from napari_mosaik.io.case_file import SlideEntry
 from napari_mosaik.widgets.base.case_controller import CaseController, missing_sources
 from napari_mosaik.widgets.base.controls import (
     Collapsible,

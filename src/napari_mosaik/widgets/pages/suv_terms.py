@@ -29,7 +29,8 @@ from napari_mosaik.workflow.suv import (
 )
 
 if TYPE_CHECKING:
-    from napari_mosaik.io.case import Case, PetEntry
+    from napari_mosaik.io.case import Case
+    from napari_mosaik.io.case_file import PetEntry
     from napari_mosaik.widgets.base.case_controller import CaseController
 
 __all__ = ["SuvTermsPanel"]
