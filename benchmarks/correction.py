@@ -28,8 +28,9 @@ Bar: the queue first reaches the Dice that random order has after 200 correction
 in the median over seeds.  Exit code 1 when it is missed.  Where the curves are flat the first time
 says little: the curves are the result.
 
-The settings of the queue were chosen on the seeds 101 and 102.  Seeds that are done are kept in
-*--folder* and not computed again, as long as this file and the code that it measures are the same.
+The signals of the queue were chosen on the seeds 101 and 102, the turns of the kinds of tiles on 11
+to 14.  The curve of an order that is done is kept in *--folder* and not computed again, as long as
+this file and the code that it measures are the same.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ import pickle
 import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -248,9 +250,12 @@ def next_tiles(order, case, probability, predicted, left, batch, rng_seed):
         draw_queue,
         priorities,
         spread_order,
+        take_turns,
+        tile_kinds,
     )
 
-    signals = class_signals(tile_points(case, probability), CLASSES)
+    points = tile_points(case, probability)
+    signals = class_signals(points, CLASSES)
     n = len(case["centres"])
     closed = np.ones(n, bool)
     closed[left] = False
@@ -262,6 +267,8 @@ def next_tiles(order, case, probability, predicted, left, batch, rng_seed):
     priority[closed] = np.nan
     params = ReviewQueueParams()
     tiles, scores = spread_order(priority, case["centres"], params.apart_um)
+    kinds = tile_kinds(points, ~closed, params.kinds)
+    tiles, scores = take_turns(tiles, scores, kinds)
     queue = draw_queue(tiles, scores, reasons, rng_seed, params.control_share)
     return [item.tile for item in queue[:batch]]
 
@@ -274,8 +281,8 @@ def neighbour_windows(centres):
     return np.stack([index[r : r + 3, c : c + 3] for r, c in cells])
 
 
-def study_of(seed, corrections, uptake_model):
-    """The curves of one seed: {order: {"corrections", "dice", "uptake_mae"}}."""
+def studied(seed, corrections, uptake_model):
+    """A function that gives the curve of one order of a seed: {"corrections", "dice", ...}."""
     case = {**drawn_case(seed), "uptake_model": uptake_model}
     n = len(case["centres"])
     if n < corrections + 2:
@@ -284,7 +291,7 @@ def study_of(seed, corrections, uptake_model):
         tile: drawn_tile(case["truth"], where, np.random.default_rng([seed, 9, tile]))
         for tile, where in enumerate(case["slices"])
     }
-    return {order: curve_of(order, case, reading, seed, corrections) for order in ORDERS}
+    return lambda order: curve_of(order, case, reading, seed, corrections)
 
 
 def curve_of(order, case, reading, seed, corrections):
@@ -318,12 +325,14 @@ def curve_of(order, case, reading, seed, corrections):
 
 
 # --- the report -----------------------------------------------------------------------------------
-def code_digest():
-    """Digest of this file and of the code that it measures."""
+def code_digest(order="random"):
+    """Digest of this file and of the code that it measures; random order needs no queue."""
     import napari_mosaik
 
     root = Path(napari_mosaik.__file__).parent
-    files = [Path(__file__), root / "annotate" / "review_queue.py"]
+    files = [Path(__file__)]
+    if order != "random":
+        files.append(root / "annotate" / "review_queue.py")
     for folder in ("phantom", "segment"):
         files += sorted((root / folder).glob("*.py"))
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
@@ -339,14 +348,20 @@ def kept(path, make):
 
 
 def kept_study(seed, corrections, folder):
-    """The curves of a seed from the folder, or computed and kept there."""
-    digest = code_digest()
-    return kept(
-        folder / f"seed-{seed}-{corrections}-{digest}.pickle",
-        lambda: study_of(
-            seed, corrections, kept(folder / f"uptake-{digest}.pickle", fitted_uptake)
-        ),
-    )
+    """The curves of a seed, {order: curve}, from the folder, or computed and kept there."""
+
+    @cache
+    def study():
+        uptake_model = kept(folder / f"uptake-{code_digest()}.pickle", fitted_uptake)
+        return studied(seed, corrections, uptake_model)
+
+    return {
+        order: kept(
+            folder / f"seed-{seed}-{corrections}-{order}-{code_digest(order)}.pickle",
+            lambda order=order: study()(order),
+        )
+        for order in ORDERS
+    }
 
 
 def interval(values):

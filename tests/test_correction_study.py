@@ -58,3 +58,21 @@ def test_neighbours_of_a_tile_are_those_around_it(study):
     windows = study.neighbour_windows(200.0 + 300.0 * cells)
     assert windows[0].tolist() == [[-1, -1, -1], [-1, 0, 1], [-1, 2, -1]]
     assert (windows[3] >= 0).sum() == 1
+
+
+def test_a_curve_that_is_kept_is_not_computed_again(study, tmp_path, monkeypatch):
+    asked, drawn = [], []
+    monkeypatch.setattr(study, "fitted_uptake", lambda: "model")
+
+    def studied(seed, corrections, model):
+        drawn.append((seed, corrections, model))
+        return lambda order: asked.append(order) or {"dice": [seed], "order": order}
+
+    monkeypatch.setattr(study, "studied", studied)
+    first = study.kept_study(3, 50, tmp_path)
+    assert first == {o: {"dice": [3], "order": o} for o in study.ORDERS}
+    next(tmp_path.glob("seed-3-50-queue-*")).unlink()  # as if the code of the queue had changed
+    assert study.kept_study(3, 50, tmp_path) == first
+    assert asked == [*study.ORDERS, "queue"]
+    assert drawn == [(3, 50, "model")] * 2
+    assert study.code_digest("queue") == study.code_digest("entropy") != study.code_digest("random")

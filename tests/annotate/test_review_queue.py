@@ -18,6 +18,8 @@ from napari_mosaik.annotate.review_queue import (
     priorities,
     ranking_named,
     spread_order,
+    take_turns,
+    tile_kinds,
 )
 from napari_mosaik.core import InputError
 
@@ -229,3 +231,33 @@ def test_the_expected_gain_is_that_of_the_last_tiles_without_control():
     wrong = {tile: number < 15 for number, tile in enumerate(regular[:40])} | control
     assert expected_gain(queue, wrong) == pytest.approx(0.5 / 21)
     assert expected_gain(queue, {regular[0]: True}) == pytest.approx(0.75)
+
+
+def test_kinds_of_tiles_take_turns_and_scores_fall():
+    order, scores = np.array([4, 0, 3, 1, 5, 2]), np.array([0.9, 0.8, 0.7, 0.5, 0.4, 0.1])
+    kinds = np.array([0, 0, 0, 1, 0, -1])
+    turned, falling = take_turns(order, scores, kinds)
+    # rounds: 4 (kind 0), 3 (kind 1), 5 (no kind); then 0; then 1; then 2
+    np.testing.assert_array_equal(turned, [4, 3, 5, 0, 1, 2])
+    np.testing.assert_allclose(falling, [3.9 / 4, 3.7 / 4, 3.4 / 4, 2.8 / 4, 1.5 / 4, 0.1 / 4])
+    same, _ = take_turns(order, scores, np.zeros(6, np.int64))
+    np.testing.assert_array_equal(same, order)
+    assert len(take_turns(order[:0], scores[:0], kinds)[0]) == 0
+
+
+def test_kinds_are_what_the_classifier_sees_in_the_tiles():
+    one, other = np.array([0.9, 0.1]), np.array([0.2, 0.8])
+    tiles = np.empty((6, 4, 4, 2))
+    tiles[[0, 1]], tiles[[2, 3]] = one, other
+    tiles[4, :2], tiles[4, 2:] = one, other  # as much of both as of neither
+    tiles[5] = np.nan
+    kinds = tile_kinds(tiles, np.ones(6, bool), 10)
+    assert kinds[0] == kinds[1] != kinds[2] == kinds[3]
+    assert kinds[4] not in kinds[:4]
+    assert kinds[5] == -1
+    np.testing.assert_array_equal(tile_kinds(tiles, np.zeros(6, bool), 10), -1)
+    assert len(set(tile_kinds(tiles, np.ones(6, bool), 2)[:5].tolist())) == 2
+    tiles[1, 0, 0] = np.nan  # a point off tissue counts for nothing
+    again = tile_kinds(tiles, np.arange(6) != 3, 10)
+    assert again[0] == again[1] != again[2]
+    assert again[3] == -1

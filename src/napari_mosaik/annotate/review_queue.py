@@ -40,6 +40,8 @@ __all__ = [
     "priorities",
     "ranking_named",
     "spread_order",
+    "take_turns",
+    "tile_kinds",
 ]
 
 
@@ -48,6 +50,14 @@ class ReviewQueueParams(Params):
 
     control_share: float = setting(
         0.1, "Share of the tiles that are drawn at random as control sample.", ge=0.05, le=1
+    )
+    kinds: int = setting(
+        10,
+        "Kinds of tiles, by what the classifier sees in them, that take turns in the default "
+        "ranking; 1 for none. A classifier that is trained on one kind alone knows little of the "
+        "others.",
+        ge=1,
+        le=100,
     )
     apart_um: float = setting(
         150.0,
@@ -82,7 +92,7 @@ RANKINGS: Final = {
         (
             DEFAULT_RANKING,
             "Tiles where several signals meet: uncertainty, disagreement, rare class, cold among "
-            "hot, artefacts.",
+            "hot, artefacts; the kinds of tiles take turns.",
             {
                 "uncertainty": 1.0,
                 "disagreement": 0.5,
@@ -340,6 +350,71 @@ def spread_order(
         for other in near.tolist():
             heapq.heappush(heap, (-value[other], other))
     return np.asarray(order, np.int64), np.asarray(scores, float)
+
+
+def tile_kinds(
+    probability: ArrayLike, takes_part: NDArray[np.bool_], n_kinds: int
+) -> NDArray[np.int64]:
+    """Kind (n,) of each tile by what the classifier sees in it; -1 where it sees nothing.
+
+    The kinds are k-means clusters of mean and SD of the class probabilities in a tile, each over
+    its spread among the tiles.
+
+    Parameters
+    ----------
+    probability
+        (n, p, p, k) class probabilities, fraction, on p x p points of each tile; NaN off tissue.
+    takes_part
+        (n,) the tiles that are divided.
+    n_kinds
+        At most so many kinds.
+    """
+    from sklearn.cluster import KMeans
+
+    values = np.asarray(probability, float)
+    known = np.isfinite(values).all(axis=3, keepdims=True)
+    count = np.maximum(known.sum(axis=(1, 2)), 1)
+    mean = np.where(known, values, 0.0).sum(axis=(1, 2)) / count
+    apart = np.where(known, values - mean[:, None, None], 0.0)
+    looks = np.concatenate([mean, np.sqrt((apart**2).sum(axis=(1, 2)) / count)], axis=1)
+    own = np.flatnonzero(takes_part & known.any(axis=(1, 2, 3)))
+    kinds = np.full(len(values), -1, np.int64)
+    if own.size:
+        looks = (looks - looks.mean(axis=0)) / (looks.std(axis=0) + 1e-9)
+        different = len(np.unique(looks[own], axis=0))
+        model = KMeans(min(n_kinds, different), n_init=2, random_state=0)
+        kinds[own] = model.fit_predict(looks[own])
+    return kinds
+
+
+def take_turns(
+    order: NDArray[np.int64], scores: FloatArray, kinds: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], FloatArray]:
+    """The order in rounds with one tile of each kind that is left, and its falling scores.
+
+    Within a kind the order stays; within a round the higher score comes first.
+
+    Parameters
+    ----------
+    order, scores
+        (m,) index of the tiles in order, and their scores, fraction; see `spread_order`.
+    kinds
+        Kind by index of the tile, label.
+
+    Returns
+    -------
+    numpy.ndarray, numpy.ndarray
+        (m,) index of the tiles and (m,) score, fraction: rounds that are left, and the score
+        within the round, over the number of rounds.
+    """
+    met: dict[int, int] = {}
+    turns = np.zeros(len(order), np.int64)
+    for place, kind in enumerate(kinds[order].tolist()):
+        turns[place] = met[kind] = met.get(kind, -1) + 1
+    rounds = int(turns.max(initial=-1)) + 1
+    found = (rounds - 1 - turns + scores) / max(rounds, 1)
+    places = np.argsort(-found, kind="stable")
+    return order[places], np.asarray(found[places], float)
 
 
 @dataclass(frozen=True, slots=True)

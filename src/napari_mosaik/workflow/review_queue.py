@@ -34,6 +34,8 @@ from napari_mosaik.annotate.review_queue import (
     priorities,
     ranking_named,
     spread_order,
+    take_turns,
+    tile_kinds,
 )
 from napari_mosaik.core.artifact import Artifact
 from napari_mosaik.core.catalogue import (
@@ -174,6 +176,10 @@ def review_queue(
         mark_development(case)
     priority, reasons = priorities(signals, chosen, len(grid))
     order, scores = spread_order(priority, grid.centres_um, params.apart_um)
+    if ranking == DEFAULT_RANKING and "uncertainty" in signals:
+        looks = _class_points(results, grid)
+        kinds = tile_kinds(looks, np.isfinite(priority), params.kinds)
+        order, scores = take_turns(order, scores, kinds)
     tiles = draw_queue(order, scores, reasons, seed, params.control_share)
     by_reason: dict[str, list[str]] = {}
     for name, why in lacking.items():
