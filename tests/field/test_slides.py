@@ -381,6 +381,21 @@ def test_a_pixel_size_beside_its_objective(tmp_path, capsys, objective, size, as
     warnings = json.loads(out)["warnings"]
     assert [text for text in warnings if "do not fit" in text] == warnings
     assert bool(warnings) == doubted
+    assert ("do not fit" in error) == doubted
+
+
+@pytest.mark.parametrize(
+    ("per_cm", "doubted"), [(20000, False), (21000, False), (40000, True), (28.35, False)]
+)
+def test_ome_xml_beside_the_resolution_tags(tmp_path, capsys, per_cm, doubted):
+    size = {f"PhysicalSize{axis}": 0.5 for axis in "XY"}
+    size |= {f"{name}Unit": "µm" for name in size}
+    path, tags = tmp_path / "a.ome.tif", {"resolution": (per_cm, per_cm), "resolutionunit": 3}
+    tifffile.imwrite(path, PIXELS, ome=True, photometric="rgb", metadata=size, **tags)
+    code, out, error = told(capsys, "slide", path, "--json")
+    record = json.loads(out)
+    assert (code, record["spacing_um"]) == (0, [0.5, 0.5])
+    assert bool(record["warnings"]) == ("0.25 x 0.25" in error) == doubted
 
 
 def test_pixels_far_from_square_are_asked_for(tmp_path):

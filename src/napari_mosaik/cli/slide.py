@@ -14,6 +14,7 @@ from napari_mosaik.cli.common import (
     example_command,
     given_spacing,
     naming_options,
+    report_warning,
 )
 from napari_mosaik.cli.show import Bar, print_json, table
 from napari_mosaik.core.artifact import Progress
@@ -67,6 +68,8 @@ def slide(
         _print_facts(file, record)
     if lacking is not None:
         raise lacking
+    for text in record["warnings"]:
+        report_warning(text)
 
 
 def _described(
@@ -159,8 +162,6 @@ def _print_facts(file: Path, record: dict[str, Any]) -> None:
         _print_damage(record["damaged"])
     for text in record["missing"]:
         _line("missing", text)
-    for text in record["warnings"]:
-        _line("warning", text)
     for path in record.get("associated", ()):
         _line("written", path)
 

@@ -24,7 +24,12 @@ from napari_mosaik.io.slide.formats.registry import OpenedFormat, SlideCandidate
 from napari_mosaik.io.slide.formats.tiff_checks import check_directories, is_tiff, quiet_tifffile
 from napari_mosaik.io.slide.read.colours import colour_of
 from napari_mosaik.io.slide.types.damage import disk_fault, first_line
-from napari_mosaik.io.slide.types.pixel_size import aperio_facts, ome_spacing_um, tag_spacing_um
+from napari_mosaik.io.slide.types.pixel_size import (
+    aperio_facts,
+    ome_spacing_um,
+    tag_spacing_um,
+    two_sizes_doubt,
+)
 from napari_mosaik.io.slide.types.tiles import Pixels, StoredLevel
 
 __all__ = ["FORMAT", "TiffSource"]
@@ -233,10 +238,11 @@ def _facts(
         )
     elif int(page.tags.valueof("Orientation", 1)) != 1:
         facts["warning"] = "the header asks to turn or mirror the picture; it is shown as stored"
-    if spacing is None:
-        unit = (tiff.imagej_metadata or {}).get("unit") if tiff.is_imagej else None
-        spacing = tag_spacing_um(page, unit)
-    return spacing, facts
+    unit = (tiff.imagej_metadata or {}).get("unit") if tiff.is_imagej else None
+    tagged = tag_spacing_um(page, unit)
+    if tiff.is_ome and (doubt := two_sizes_doubt(spacing, tagged)):
+        facts["warning"] = "\n".join(filter(None, (facts.get("warning"), doubt)))
+    return spacing or tagged, facts
 
 
 # --- tiles and strips -----------------------------------------------------------------------------

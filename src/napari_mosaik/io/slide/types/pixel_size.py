@@ -21,6 +21,7 @@ __all__ = [
     "pixels_per_unit_um",
     "spacing_doubts",
     "tag_spacing_um",
+    "two_sizes_doubt",
 ]
 
 Spacing = tuple[float, float]
@@ -192,6 +193,20 @@ def _beside_objective(spacing: Spacing, objective: str | None) -> float:
     power = _positive(objective, 1.0)
     usual = _UM_AT_1X / power[0] if power else spacing[0]
     return max(spacing[0] / usual, usual / spacing[0])
+
+
+def two_sizes_doubt(stated: Spacing | None, tagged: Spacing | None) -> str:
+    """A sentence where OME-XML and the resolution tags state two possible sizes, µm; or ""."""
+    if stated is None or tagged is None:
+        return ""
+    if not all(MIN_SPACING_UM <= size <= MAX_SPACING_UM for size in tagged):
+        return ""  # the usual 72 dpi
+    if all(abs(b / a - 1) < _SQUARE - 1 for a, b in zip(stated, tagged, strict=True)):
+        return ""
+    return (
+        f"OME-XML states pixels of {stated[0]:.3g} x {stated[1]:.3g} µm, which are used, and the "
+        f"resolution tags {tagged[0]:.3g} x {tagged[1]:.3g} µm; check the pixel size with the ruler"
+    )
 
 
 def spacing_doubts(header: Spacing | None, objective: str | None) -> list[str]:
