@@ -31,7 +31,9 @@ from napari_mosaik.core.catalogue import (
 )
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.progress import run_to_end
+from napari_mosaik.dosimetry import NUCLIDES
 from napari_mosaik.io import Case
+from napari_mosaik.twin.chain import Chain
 from napari_mosaik.view.case_results import CaseResults
 from napari_mosaik.view.report.dose import (
     dose_figure,
@@ -42,11 +44,19 @@ from napari_mosaik.view.report.dose import (
 from napari_mosaik.view.report.validation import case_checks
 from napari_mosaik.workflow.case_status import case_status, cohort_line
 from napari_mosaik.workflow.plans import Plan, Spreads, remove_plan, rename_plan, write_plan
+<<<<<<< HEAD
 from napari_mosaik.workflow.recipe import read_recipe, write_recipe
 from napari_mosaik.workflow.run import run_until
 from napari_mosaik.workflow.steps import step_named
 from napari_mosaik.workflow.steps.dose import Facts
 from tests.workflow.test_plan_dose import EXACT, planned
+=======
+from napari_mosaik.workflow.recipe import read_recipe
+from napari_mosaik.workflow.run import run_until
+from napari_mosaik.workflow.steps import step_named
+from napari_mosaik.workflow.twin import CaseTwin
+from tests.workflow.test_plan_dose import planned
+>>>>>>> 00584e8 (Hand the draws of the twin's time course to the dose, one curve for each draw of the plan)
 
 
 @pytest.fixture
@@ -152,6 +162,36 @@ def test_a_plan_is_an_input_and_a_changed_one_makes_only_its_results_again(case,
     assert {name.split(".")[0] for name in last} == {"C"}
     np.testing.assert_array_equal(last["C.bed_gy_50"], table["A.bed_gy_50"])
     assert case.store.read(DOSE_RECORD)["plans"]["C"]["plan"]["name"] == "C"
+
+
+def test_the_dose_has_the_draws_of_the_twin_jointly(case):
+    twin = CaseTwin(case)
+    twin.take_in_next()
+    twin.take_in_next()
+    exact = dict.fromkeys((name for name in Spreads.model_fields if name != "uptake"), 0.0)
+    spreads = {**exact, "time_course": 0.2, "uptake": False}
+    write_plan(case.root, planned(draws=400, spreads=spreads))
+    twin.use_in_plan("A")
+    ran(case)
+    record = case.store.read(DOSE_RECORD)["plans"]["A"]
+    (words,) = record["plan"]["sources"]
+    assert words.startswith("time course of the updating twin after 2 scans")
+    assert record["time_course_shape"]["from"] == words
+    assert record["time_course_shape"]["n_draws"] == 400
+    assert ("time_course_draws", 400, words) in [tuple(row.values()) for row in record["constants"]]
+    assert record["shares"]["sources"] == ["time_course"]
+    # the closed form of the chain, draw by draw, and its variance
+    chain, draws = Chain(twin.prior, twin.posterior.names), twin.posterior.draws[:400]
+    hours = chain.ln_integral(draws, NUCLIDES["Lu-177"].half_life_h)
+    ratio = np.exp(hours - chain.ln_curve(draws, [twin.surgery_h], "tumour")[:, 0])
+    dose = np.array(record["drawn"]["mean_gy"])
+    assert dose / dose.mean() == pytest.approx(ratio / ratio.mean(), rel=0.02)
+    assert np.var(dose) / dose.mean() ** 2 == pytest.approx(
+        np.var(ratio) / ratio.mean() ** 2, rel=0.03
+    )
+    tile = case.store.read(DOSE)["A.dose_gy_95"] / case.store.read(DOSE)["A.dose_gy_50"]
+    expected = np.percentile(ratio, 95) / np.percentile(ratio, 50)
+    assert np.nanmedian(tile) == pytest.approx(expected, rel=0.02)
 
 
 def test_tiles_that_a_shift_moves_off_the_pet_are_counted(case, monkeypatch):

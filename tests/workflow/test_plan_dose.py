@@ -235,6 +235,80 @@ def test_each_draw_is_the_product_of_its_factors():
     assert result.columns["ln_survival_05"][0] == pytest.approx(-killed, rel=1e-9)
 
 
+def test_each_draw_has_its_own_time_course_event_by_event():
+    rng = np.random.default_rng(5)
+    curves = rng.uniform(0.2, 2, (7, 4))
+    shape, suv = curves.mean(axis=0, keepdims=True), rng.uniform(5, 30, 6)
+    courses = [
+        {"nuclide": "Lu-177", "activity": 7400.0},
+        {"nuclide": "Ac-225", "activity": 8.0, "day": 1},
+    ]
+    beam = [{"number": 3, "dose_gy": 2, "day": 2}]
+    plan = planned(
+        courses=courses, fractions=beam, draws=20, spreads={**EXACT, "repair": 0.3}, until_days=30
+    )
+    uptake = tiles(suv=suv, time_h=TIMES, shape=shape, curve_draws=curves)
+    model = PlanModel(plan, uptake)
+    factors = model.factors(drawn_normals(plan), np.arange(20))
+    own = {name: values[:, None] for name, values in factors.items()}
+    found = model.response(own, np.arange(20), slice(None))
+    for draw, tile in ((0, 0), (6, 3), (8, 5)):  # draw 8 has curve 1
+        repair = [(1.0, math.log(2) / (1.5 * factors["repair"][draw]))]
+        state, alpha, total = RepairState(repair), 0.0, {}
+        for course in courses:
+            isotope = nuclide(course["nuclide"])
+            values = suv[tile] * curves[draw % 7] / 75_000 * course["activity"]
+            curve = decayed_curve(TIMES, values, isotope.half_life_h)
+            start = 24 * course.get("day", 0)
+            rate = dose_per_activity_gy(isotope) / 1.05 * curve.activity[0]
+            state.add_curve(curve.time_h + start, rate, curve.tail_per_h)
+            tail = curve.activity[0, -1] / curve.tail_per_h
+            total[isotope.name] = np.trapezoid(curve.activity[0], curve.time_h) + tail
+            gone = tail * math.exp(-curve.tail_per_h * (720.0 - start - curve.time_h[-1]))
+            own_alpha = dose_per_activity_gy(isotope, part="alpha") / 1.05
+            alpha += (total[isotope.name] - gone) * own_alpha
+        for day in (2, 3, 4):
+            state.add_fraction(24 * day, 2.0)
+        killed = 0.3 * (state.dose_gy(720.0) + 5 * alpha) + 0.03 * state.q_gy2(720.0)
+        assert found.electron_gy[draw, tile] == pytest.approx(state.dose_gy(720.0) - 6, rel=1e-9)
+        assert found.alpha_particle_gy[draw, tile] == pytest.approx(alpha, rel=1e-9)
+        assert found.ln_survival[draw, tile] == pytest.approx(-killed, rel=2e-4)
+        for name, hours in total.items():
+            seen = getattr(found, f"uptake {name}")[draw, tile] * model.tia[name][tile]
+            assert seen == pytest.approx(hours, rel=1e-9)
+
+
+@pytest.mark.parametrize("nuclides", [("Lu-177",), ("Lu-177", "Ac-225")])
+def test_curves_that_are_all_that_of_the_plan_change_nothing(nuclides):
+    courses = [{"nuclide": name, "activity": 20.0} for name in nuclides]
+    plan = planned(courses=courses, fractions=[{"number": 2, "dose_gy": 2}])
+    shape = np.array([[0.5, 1.0, 1.2, 0.9]])
+    given = {"suv": np.arange(6) + 1.0, "time_h": TIMES, "shape": shape}
+    one = dosed(plan, tiles(**given))
+    two = dosed(plan, tiles(**given, curve_draws=np.repeat(shape, 3, axis=0)))
+    for name, values in one.columns.items():
+        assert two.columns[name] == pytest.approx(values, rel=1e-9), name
+    for name, values in one.record["drawn"].items():
+        assert two.record["drawn"][name] == pytest.approx(values, rel=1e-7), name
+
+
+def test_drawn_curves_are_one_share_of_uncertainty():
+    curves = np.exp(np.random.default_rng(2).normal(0, 0.4, (256, 1))) * np.ones((1, 4))
+    plan = planned(spreads={**EXACT, "alpha": 0.1}, beta=0, draws=256)
+    uptake = tiles(time_h=TIMES, shape=np.ones((1, 4)), curve_draws=curves)
+    result = run_to_end(iter_plan_dose(plan, uptake, sobol_samples=256))
+    shares = result.record["shares"]
+    assert shares["sources"] == ["time_course", "alpha"]
+    assert shares["total"]["ln_dose_mean"]["time_course"] == pytest.approx(1, abs=0.05)
+    ln = np.log(curves[:, 0]), math.log1p(0.1**2)  # -ln S is alpha times the dose
+    expected = np.var(np.exp(ln[0])) / np.exp(ln[0]).mean() ** 2
+    assert shares["first"]["ln_survival_mean"]["alpha"] == pytest.approx(
+        0.01 / (0.01 + expected + 0.01 * expected), abs=0.03
+    )
+    drawn = np.array(result.record["drawn"]["mean_gy"])
+    assert np.var(np.log(drawn)) == pytest.approx(np.var(ln[0]), rel=1e-9)
+
+
 def test_plans_with_one_seed_are_paired_draw_by_draw():
     one = dosed(planned(seed=4), tiles(suv=np.arange(6) + 1.0))
     two = dosed(

@@ -167,7 +167,7 @@ def test_a_time_course_may_be_a_table_of_values_in_vivo(tmp_path: Path) -> None:
     head = "time_h,region,mean,sd,unit,decay_reference\n"
     rows = ["120,tumour,5,0.2", "72,blood,3,0.2", "72,tumour,4,0.2"]
     table.write_text(head + "".join(f"{row},SUVbw,injection\n" for row in rows))
-    assert read_time_course(table) == ([72.0, 120.0], [4.0, 5.0])
+    assert read_time_course(table) == ([72.0, 120.0], [4.0, 5.0], None)
     case = tmp_path / "case"
     case.mkdir()
     stored = write_plan(case, made(shape=str(table)))

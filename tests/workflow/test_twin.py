@@ -23,8 +23,12 @@ from napari_mosaik.io.case_file import CaseFile
 from napari_mosaik.twin import Prior, chain_posterior, patients_needed, predict, wilson_interval
 from napari_mosaik.twin.chain import Chain
 from napari_mosaik.view.report.content import gather_report
+<<<<<<< HEAD
 from napari_mosaik.view.twin import decision_lines, read_twin
 from napari_mosaik.workflow.dose import read_curve
+=======
+from napari_mosaik.workflow.dose import read_curve, read_time_course
+>>>>>>> 00584e8 (Hand the draws of the twin's time course to the dose, one curve for each draw of the plan)
 from napari_mosaik.workflow.invivo import add_invivo
 from napari_mosaik.workflow.plans import Course, Plan, read_plans, remove_plan, write_plan
 from napari_mosaik.workflow.twin import CaseTwin
@@ -506,12 +510,20 @@ def test_a_plan_gets_the_time_course_and_the_record_its_observations(case, capsy
     assert (code, made["before"]) == (0, "constant")
     plan = read_plans(case.root)["One"]
     course = CaseTwin(case).time_course(NUCLIDES["Lu-177"].half_life_h)
-    assert plan.spreads.time_course == made["time_course_cv"] == course["time_course_cv"]
-    times, values = read_curve(case.root / "plans" / plan.shape)
+    assert plan.spreads.time_course == 0  # the draws hold it
+    assert made["time_course_cv"] == course["time_course_cv"]
+    file = case.root / "plans" / plan.shape
+    times, values, drawn = read_time_course(file)
     assert (times, values) == (course["time_h"], course["activity_mbq_ml"])
+    assert drawn.shape == (made["n_draws"], len(times)) == (1000, len(times))
+    seen = predict(CaseTwin(case).posterior, times).draws[:1000] * 37.1 / 75_000
+    assert drawn == pytest.approx(seen, rel=1e-7)
+    before = file.read_bytes()
     CaseTwin(case).use_in_plan("One")
+    assert file.read_bytes() == before
     (source,) = read_plans(case.root)["One"].sources  # the former one is not kept
     assert source.startswith("time course of the updating twin after 1 scans, data ")
+    assert source.endswith(", 1000 draws, seed 0")
 
     assert call(capsys, case.root, "observe", "--decision", 2, "--by", "B", "--text", "x")[0] == 2
     observed = ("observe", "--decision", 1, "--by", "Dr B", "--text", "stable")

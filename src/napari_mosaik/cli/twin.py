@@ -189,6 +189,12 @@ def write_time_course(
         Path | None,
         typer.Option(help="Write the median as CSV (time_h,activity_mbq_ml), as dose takes it."),
     ] = None,
+    draws: Annotated[
+        int,
+        typer.Option(
+            min=0, max=4096, help="Write so many draws of the curve beside it, for dose CASE."
+        ),
+    ] = 0,
     nuclide: Annotated[
         str, typer.Option(help="Therapeutic nuclide whose time integral is looked at.")
     ] = "Lu-177",
@@ -198,18 +204,17 @@ def write_time_course(
     """The tumour's time course with its band, for the dose what-if.
 
     As a shape of a plan: napari-mosaik dose CASE --shape FILE, with the printed CV as
-    --set dose.spreads.time_course=CV.
+    --set dose.spreads.time_course=CV, or with --draws and that spread at 0.
     """
     from napari_mosaik.dosimetry import nuclide as known_nuclide
     from napari_mosaik.io.files import write_bytes
+    from napari_mosaik.workflow.twin import time_course_csv
 
-    document = _open(case, set_).time_course(known_nuclide(nuclide).half_life_h)
+    document = _open(case, set_).time_course(known_nuclide(nuclide).half_life_h, draws)
     if out is not None:
-        rows = zip(document["time_h"], document["activity_mbq_ml"], strict=True)
-        lines = ["time_h,activity_mbq_ml", *(f"{time!r},{level!r}" for time, level in rows)]
-        write_bytes(out, ("\n".join(lines) + "\n").encode())
+        write_bytes(out, time_course_csv(document))
     if json:
-        print_json(document)
+        print_json({name: value for name, value in document.items() if name != "draws"})
         return
     typer.echo(
         f"after {document['n_updates']} scans; CV of the time integral of {nuclide} for a given "
@@ -381,5 +386,6 @@ def use_time_course(
         return
     typer.echo(
         f"the time course of '{plan}' is that of the twin after {document['n_updates']} scans, "
-        f"its time integral has a CV of {document['time_course_cv']:.2f}; run the dose again"
+        f"with {document['n_draws']} draws; the time integral has a CV of "
+        f"{document['time_course_cv']:.2f}; run the dose again"
     )

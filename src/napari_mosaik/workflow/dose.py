@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from napari_mosaik.core.errors import InputError
+from napari_mosaik.core.frame import FloatArray
 from napari_mosaik.core.params import Params, setting
 from napari_mosaik.core.text import read_text, typed_number
 from napari_mosaik.dosimetry import (
@@ -232,8 +235,11 @@ def _constants(
     return [{"name": name, "value": value, "source": source} for name, value, source in rows]
 
 
-def read_time_course(file: Path) -> tuple[list[float], list[float]]:
+def read_time_course(file: Path) -> tuple[list[float], list[float], FloatArray | None]:
     """Times, h, and values of any scale: a curve, or the tumour of a table as ``invivo.csv``.
+
+    A curve may have draws beside it, in columns ``draw_1``, ``draw_2`` and so on; the third value
+    has them as (k, m), of the scale of the curve, and is None without.
 
     Raises
     ------
@@ -243,33 +249,43 @@ def read_time_course(file: Path) -> tuple[list[float], list[float]]:
     from napari_mosaik.io.invivo import read_invivo
 
     first = read_text(file).lstrip().partition("\n")[0]
-    if "region" not in {cell.strip() for cell in first.split(",")}:
-        return read_curve(file)
+    header = tuple(cell.strip() for cell in first.split(","))
+    if "region" not in header:
+        drawn = tuple(f"draw_{number}" for number in range(1, len(header) - len(CURVE_COLUMNS) + 1))
+        if header == (*CURVE_COLUMNS, *drawn):
+            columns = np.array(_numbers(file, header)).T
+            return columns[0].tolist(), columns[1].tolist(), columns[2:] if drawn else None
+        return (*read_curve(file), None)
     rows = [one for one in read_invivo(file) if one.region == "tumour"]
     if not rows:
         raise InputError(f"{file.name} has no row of the region 'tumour'")
-    return [one.time_h for one in rows], [one.mean for one in rows]
+    return [one.time_h for one in rows], [one.mean for one in rows], None
 
 
 def read_curve(file: Path) -> tuple[list[float], list[float]]:
     """Times, h, and activities, MBq/mL, of a time course; `InputError` for another table."""
+    rows = _numbers(file, CURVE_COLUMNS)
+    return [time for time, _ in rows], [value for _, value in rows]
+
+
+def _numbers(file: Path, columns: Sequence[str]) -> list[list[float]]:
+    """The rows of a table with exactly these columns; `InputError` for another one."""
     rows = [row for row in csv.reader(read_text(file).splitlines()) if any(c.strip() for c in row)]
     header = tuple(cell.strip() for cell in rows[0]) if rows else ()
-    if header != CURVE_COLUMNS:
+    if header != tuple(columns):
         raise InputError(
             f"{file.name}: the header must be {','.join(CURVE_COLUMNS)} (hours after injection, "
             f"decay-corrected MBq/mL), not {','.join(header) or 'empty'}"
         )
     numbers: list[list[float]] = []
     for place, row in enumerate(rows[1:], 1):
+        words = f"{file.name}: row {place}, {','.join(row)[:80]!r},"
         try:
             numbers.append([float(cell) for cell in row])
         except ValueError:
-            raise InputError(f"{file.name}: row {place}, {','.join(row)!r}, is no number") from None
-        if len(row) != len(CURVE_COLUMNS) or not all(map(math.isfinite, numbers[-1])):
-            raise InputError(
-                f"{file.name}: row {place}, {','.join(row)!r}, is not a time and an activity"
-            )
+            raise InputError(f"{words} is no number") from None
+        if len(row) != len(columns) or not all(map(math.isfinite, numbers[-1])):
+            raise InputError(f"{words} is not a time and an activity for each column")
     if not numbers:
         raise InputError(f"{file.name} has a header but no times")
-    return [time for time, _ in numbers], [value for _, value in numbers]
+    return numbers

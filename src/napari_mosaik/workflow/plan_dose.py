@@ -9,7 +9,7 @@ Each assumption has a random stream of its own, so plans with one seed share the
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import Any, Final
@@ -118,6 +118,9 @@ class TileUptake:
         The tiles.
     living_scale
         Length on the section of one length in living tissue.
+    curve_draws
+        (k, m) draws of a shape that is common to all tiles; draw d has row d modulo k.  None where
+        the shape is not drawn.
     """
 
     suv: FloatArray
@@ -130,6 +133,7 @@ class TileUptake:
     shape: FloatArray
     grid: TileGrid
     living_scale: float = 1.0
+    curve_draws: FloatArray | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -174,8 +178,8 @@ def iter_plan_dose(
     yield from map_progress(model.iter_spread_errors(), lambda share: 0.05 + 0.2 * share)
     yield 0.25
     n, z = plan.draws, drawn_normals(plan)
-    factors = model.factors(z)
     rows = np.arange(n)
+    factors = model.factors(z, rows)
 
     def evaluate(draws: slice, tiles: slice) -> TileResponse:
         own = {name: value[draws, None] for name, value in factors.items()}
@@ -192,7 +196,7 @@ def iter_plan_dose(
             alpha_per_gy=factors["alpha"],
             beta_per_gy2=factors["beta"],
             clonogens=plan.number_of_clonogens or 1.0,
-            g=model.protraction(factors["repair"]),
+            g=model.protraction(factors["repair"], factors.get("curve")),
             percent=QUANTILES,
             quantities=model.sorted_quantities,
             histogram=_HISTOGRAM,
@@ -238,8 +242,9 @@ class TileResponse:
     ----------
     electron_gy, alpha_particle_gy
         Absorbed dose of the nuclides, Gy.
-    uptake
-        Uptake times the factors of calibration and time course, SUV.
+    uptakes
+        Uptake times the factors of calibration and time course, SUV, by `PlanModel.uptake_names`;
+        attributes of their names.
     ln_survival
         ln S, without unit.
     alpha, beta
@@ -250,13 +255,14 @@ class TileResponse:
         self,
         electron_gy: FloatArray,
         alpha_particle_gy: FloatArray | None,
-        uptake: FloatArray,
+        uptakes: Mapping[str, FloatArray],
         ln_survival: FloatArray,
         alpha: FloatArray,
         beta: FloatArray,
     ) -> None:
         self.electron_gy, self._high = electron_gy, alpha_particle_gy
-        self.uptake, self.ln_survival = uptake, ln_survival
+        vars(self).update(uptakes)
+        self.ln_survival = ln_survival
         self._alpha, self._beta = alpha, beta
 
     @property
@@ -316,9 +322,10 @@ class PlanModel:
             time_form(self._infusions, self._fractions, self._repair(scale), self._until_h)
             for scale in np.exp(self._log_nodes)
         ]
-        self._electron_fields: NDArray[np.float32] | None = None
+        self._electron_fields: list[NDArray[np.float32]] = []
         self._doses(kernel_file)
         self._protraction_tables()
+        self._curves = _CurveDraws(self) if uptake.curve_draws is not None and self.names else None
 
     # --- what does not depend on a draw ---------------------------------------------------------
     @staticmethod
@@ -354,7 +361,7 @@ class PlanModel:
             electron.append(self._spread(name, local * uptake.suv))
             high.append(per_suv * gy["alpha"])
         zero = np.zeros(n)
-        self.by_nuclide = electron
+        self.by_nuclide, self.alpha_slopes = electron, high
         self.electron_gy = sum(electron, zero)
         self._slopes = dict(zip(self.names, slope, strict=True))
         self.electron_slope = sum(slope, zero)
@@ -407,13 +414,17 @@ class PlanModel:
         fields = self.uptake.errors
         if fields is None or not self._spreads or not self.plan.spreads.uptake:
             return
-        found = np.empty(fields.shape, np.float32)
+        # one map of all nuclides together, or of each where it has curves of its own
+        alone = self._curves is not None
+        groups = [[name] for name in self.names] if alone else [list(self.names)]
+        found = [np.empty(fields.shape, np.float32) for _ in groups]
         for start in range(0, len(fields), _MAPS_AT_ONCE):
             yield start / len(fields)
             checkpoint()
             here = slice(start, start + _MAPS_AT_ONCE)
             uptake = np.maximum(self.uptake.suv + fields[here], 0.0)
-            found[here] = sum(self._spread(n, gy * uptake) for n, gy in self._slopes.items())
+            for part, group in zip(found, groups, strict=True):
+                part[here] = sum(self._spread(n, self._slopes[n] * uptake) for n in group)
         self._electron_fields = found
 
     def _protraction_tables(self) -> None:
@@ -442,17 +453,25 @@ class PlanModel:
         return np.asarray(self.uptake.distances[:, beyond].sum(axis=1), float)
 
     @property
+    def uptake_names(self) -> tuple[str, ...]:
+        """Names of the drawn uptake, SUV: one for each nuclide where the time course is drawn."""
+        return tuple(f"uptake {name}" for name in self.names) if self._curves else ("uptake",)
+
+    @property
     def sorted_quantities(self) -> tuple[str, ...]:
         """Names of the quantities whose quantiles are drawn; Gy, SUV or dimensionless."""
-        names = ("uptake", "dose_gy", "bed_gy", "eqd2_gy", "ln_survival")
+        names = (*self.uptake_names, "dose_gy", "bed_gy", "eqd2_gy", "ln_survival")
         return (*names, "electron_gy", "alpha_particle_gy") if self.has_alpha else names
 
     # --- draws ----------------------------------------------------------------------------------
-    def factors(self, z: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+    def factors(
+        self, z: Mapping[str, FloatArray], rows: IntArray | None = None
+    ) -> dict[str, FloatArray]:
         """Drawn values of each assumption (d,) from standard normal numbers (d,) of its source.
 
         ``activity`` and ``dose`` are factors, ``alpha`` 1/Gy, ``beta`` 1/Gy², ``repair`` the factor
-        of the half-times, ``m``, ``m_alpha``, ``rbe`` and ``within`` dimensionless.
+        of the half-times, ``m``, ``m_alpha``, ``rbe`` and ``within`` dimensionless; ``curve`` the
+        row of the time course of draws *rows* (d,), where it is drawn and they are given.
         """
         plan, spreads = self.plan, self.plan.spreads
 
@@ -463,7 +482,9 @@ class PlanModel:
         alpha = plan.alpha * factor("alpha")
         ratio = plan.beta / plan.alpha / factor("alpha_beta")
         oxygen = factor("oxygen_m")
+        curve = {"curve": rows % self._curves.n} if self._curves and rows is not None else {}
         return {
+            **curve,
             "activity": activity,
             "dose": activity / factor("density"),
             "alpha": alpha,
@@ -477,27 +498,41 @@ class PlanModel:
 
     def _interpolated(self, table: FloatArray, repair: FloatArray) -> FloatArray:
         """(d, n) values of a table (nodes, n) at factors of the half-times of repair (d, 1)."""
+        return table if len(self._log_nodes) == 1 else self._basis(repair) @ table
+
+    def _basis(self, repair: FloatArray) -> FloatArray:
+        """(d, nodes) weights, dimensionless, of the nodes at factors of the half-times (d, 1)."""
         if len(self._log_nodes) == 1:
-            return table
+            return np.ones((len(repair), 1))
         from scipy.interpolate import CubicSpline
 
         at = np.clip(np.log(repair[:, 0]), self._log_nodes[0], self._log_nodes[-1])
-        basis = CubicSpline(self._log_nodes, np.eye(len(self._log_nodes)))(at)
-        return np.asarray(basis @ table, float)
+        return np.asarray(CubicSpline(self._log_nodes, np.eye(len(self._log_nodes)))(at), float)
 
-    def protraction(self, repair: FloatArray) -> FloatArray:
-        """(d,) G, dimensionless, of electrons and fractions together at the mean of the tiles."""
+    def protraction(self, repair: FloatArray, curve: Any = None) -> FloatArray:
+        """(d,) G, dimensionless, of electrons and fractions together at the mean of the tiles.
+
+        *repair* (d,) are the factors of the half-times, *curve* (d,) the rows of drawn curves.
+        """
         column = repair[:, None]
         fractions = np.array([[f.fractions_gy2] for f in self.forms])
         known = np.isfinite(self.electron_gy) & (self.uptake.weight > 0)
         weight = np.where(known, self.uptake.weight, 0.0)
         mean = float(np.sum(np.where(known, self.electron_gy, 0.0) * weight) / weight.sum())
+        alone = self._interpolated(fractions, column)[:, 0]
+        if self._curves is not None and curve is not None:
+            share = weight / weight.sum()
+            parts = [np.array([np.where(known, one, 0.0) @ share]) for one in self.by_nuclide]
+            drawn = self._curves.electrons(parts, curve, self._basis(column))
+            dose, g, mixed = (one[:, 0] for one in drawn)
+            whole = (dose + self.forms[0].fractions_gy) ** 2
+            q = g * dose**2 + 2 * mixed * dose + alone
+            return np.clip(np.divide(q, whole, np.ones_like(q), where=whole > 0), 0.0, 1.0)
         table = [
             np.broadcast_to(one, (len(one), len(known))) @ (weight / weight.sum())
             for one in (self._g, self._mixed)
         ]
         g, mixed = (self._interpolated(one[:, None], column)[:, 0] for one in table)
-        alone = self._interpolated(fractions, column)[:, 0]
         total = mean + self.forms[0].fractions_gy
         q = g * mean**2 + 2 * mixed * mean + alone
         found = q / total**2 if total > 0 else np.ones(1)
@@ -510,12 +545,14 @@ class PlanModel:
             return None
         return _drawn(fields, rows, tiles)
 
-    def _spread_error(self, rows: IntArray, tiles: Any) -> FloatArray:
-        """(d, t) dose of electrons, Gy, of draws (d,) at the median of all but the uptake."""
-        if self._electron_fields is None:
+    def _spread_error(self, rows: IntArray, tiles: Any) -> list[FloatArray]:
+        """(d, t) dose of electrons, Gy, of draws (d,) at the median of all but the uptake.
+
+        Of all nuclides together, or of each where the time course is drawn.
+        """
+        if not self._electron_fields:
             run_to_end(self.iter_spread_errors())
-        assert self._electron_fields is not None
-        return _drawn(self._electron_fields, rows, tiles)
+        return [_drawn(one, rows, tiles) for one in self._electron_fields]
 
     def response(
         self, factors: Mapping[str, FloatArray], rows: IntArray | None, tiles: Any
@@ -527,32 +564,54 @@ class PlanModel:
         error = self.errors(rows, tiles)
         suv = self.uptake.suv[tiles]
         uptake = suv if error is None else np.maximum(suv + error, 0.0)
-        electron = self.electron_gy[tiles]
+        uptakes = dict.fromkeys(self.uptake_names, factors["activity"] * uptake)
+        row = None
+        if self._curves is not None and "curve" in factors:
+            row = np.asarray(factors["curve"][:, 0], int)
+            uptakes = {
+                name: factors["activity"] * self._curves.total[row, place, None] * uptake
+                for place, name in enumerate(self.uptake_names)
+            }
         if error is not None and rows is not None and self._spreads:
-            electron = self._spread_error(rows, tiles)
-        elif error is not None:
-            electron = np.maximum(electron + self.electron_slope[tiles] * error, 0.0)
+            parts = self._spread_error(rows, tiles)
+        elif row is not None:
+            parts = [one[tiles] for one in self.by_nuclide]
+            if error is not None:
+                own = zip(parts, self._slopes.values(), strict=True)
+                parts = [np.maximum(one + slope[tiles] * error, 0.0) for one, slope in own]
+        else:
+            electron = self.electron_gy[tiles]
+            if error is not None:
+                electron = np.maximum(electron + self.electron_slope[tiles] * error, 0.0)
+            parts = [electron]
+        if self._curves is not None and row is not None:
+            electron, g, mixed = self._curves.electrons(parts, row, self._basis(factors["repair"]))
+            slopes = self._curves.until[row] @ np.stack(self.alpha_slopes)[:, tiles]
+        else:
+            electron = sum(parts[1:], parts[0])
+            g = self._interpolated(_columns(self._g, tiles), factors["repair"])
+            mixed = self._interpolated(_columns(self._mixed, tiles), factors["repair"])
+            slopes = self.alpha_slope[tiles]
         electron = factors["dose"] * electron
-        high = factors["dose"] * (self.alpha_slope[tiles] * uptake) if self.has_alpha else None
-        ln_s = self._ln_survival(factors, electron, high, tiles)
-        return TileResponse(
-            electron, high, factors["activity"] * uptake, ln_s, factors["alpha"], factors["beta"]
-        )
+        high = factors["dose"] * (slopes * uptake) if self.has_alpha else None
+        ln_s = self._ln_survival(factors, (electron, g, mixed), high, tiles)
+        return TileResponse(electron, high, uptakes, ln_s, factors["alpha"], factors["beta"])
 
     def _ln_survival(
         self,
         factors: Mapping[str, FloatArray],
-        electron: FloatArray,
+        electrons: tuple[FloatArray, FloatArray, FloatArray],
         high: FloatArray | None,
         tiles: Any,
     ) -> FloatArray:
-        """(d, t) ln S of doses (d, t), Gy: with oxygen of the mean survival over the distances."""
-        repair = factors["repair"]
-        g = self._interpolated(_columns(self._g, tiles), repair)
+        """(d, t) ln S of doses (d, t), Gy: with oxygen of the mean survival over the distances.
+
+        *electrons* are the dose, its G, and its Q with the fractions per Gy.
+        """
+        repair, (electron, g, mixed) = factors["repair"], electrons
         if self._fractions:
             beam = self.forms[0].fractions_gy
             alone = self._interpolated(np.array([[f.fractions_gy2] for f in self.forms]), repair)
-            mixed = self._interpolated(_columns(self._mixed, tiles), repair)
 
         def effect(lost: Any) -> tuple[FloatArray, FloatArray]:
             """Effect of nuclides, and of fractions alone, with that share of h lost."""
@@ -605,11 +664,12 @@ class PlanModel:
             "repair": plan.beta == 0,
         }
         by_nuclides = {"calibration", "time_course", "density", "uptake", "within"}
+        always = {"uptake", "time_course"} if self._curves else {"uptake"}
         return tuple(
             name
             for name in SOURCE_TITLES
             if not idle.get(name, False)
-            and (name == "uptake" or getattr(spreads, name) > 0)
+            and (name in always or getattr(spreads, name) > 0)
             and (self.names or name not in by_nuclides)
         )
 
@@ -643,7 +703,10 @@ class PlanModel:
             column = dict(zip(names, points.T, strict=True))
             zero = np.zeros(len(points))
             z = {n: ndtri(column[n]) if n in column else zero for n in SOURCE_TITLES}
-            own = {name: value[:, None] for name, value in self.factors(z).items()}
+            curve = None
+            if self._curves is not None:  # a curve, and what is left of the number for its spread
+                curve, z["time_course"] = self._curves.place(column["time_course"])
+            own = {name: value[:, None] for name, value in self.factors(z, curve).items()}
             rows = None
             if "uptake" in column and order is not None:
                 place = (column["uptake"] * len(order)).astype(int)
@@ -727,10 +790,11 @@ class PlanModel:
                 columns[key], units[key] = values, unit
                 about[key] = f"{words}, {percent} % of the draws below"
 
-        for name, per_suv in self.tia.items():
+        drawn = self.uptake_names if self._curves else self.uptake_names * len(self.tia)
+        for own, (name, per_suv) in zip(drawn, self.tia.items(), strict=True):
             unit, words = TILE_QUANTITIES["tia_mbq_h_ml"]
             key = "tia_mbq_h_ml" if len(self.tia) == 1 else f"tia_mbq_h_ml_{name}"
-            add(key, unit, f"{words} of {name}", tiles["uptake"] * per_suv)
+            add(key, unit, f"{words} of {name}", tiles[own] * per_suv)
         zero = np.where(np.isnan(tiles["ln_survival"][0]), np.nan, 0.0)
         electron = tiles.get("electron_gy", tiles["dose_gy"])
         none = np.broadcast_to(zero, (len(QUANTILES), *zero.shape[-1:]))
@@ -766,7 +830,9 @@ class PlanModel:
                     for name, row in zip(("low", "median", "high"), band, strict=True)
                 },
             },
-            "protraction": float(np.median(self.protraction(factors["repair"]))),
+            "protraction": float(
+                np.median(self.protraction(factors["repair"], factors.get("curve")))
+            ),
             "fractions_gy": self.forms[0].fractions_gy,
         }
 
@@ -899,6 +965,69 @@ class PlanModel:
         for one in self._infusions:
             marks += [start + t for start, _ in one.courses for t in (0.0, *one.time_h)]
         return np.array([mark for mark in marks if mark <= last])
+
+
+class _CurveDraws:
+    """What the drawn time courses of a plan come to, as ratios to its own course.
+
+    Attributes
+    ----------
+    n
+        Number of the curves, k.
+    until, total
+        (k, N) time-integrated activity of each nuclide until survival is asked for, and of all
+        time, as a multiple of that of the plan's course.
+    """
+
+    def __init__(self, model: PlanModel) -> None:
+        draws, shape = model.uptake.curve_draws, model.uptake.shape[0]
+        assert draws is not None
+        self.n, m = draws.shape
+        own = [slice(place * m, (place + 1) * m) for place in range(len(model.names))]
+        first = model.forms[0]
+        self.until, self.total = (
+            np.stack([draws @ row[one] / (shape @ row[one]) for one in own], axis=1)
+            for row in (first.until_h, first.total_h)
+        )
+        parts = [draws / (shape @ first.until_h[one]) for one in own]  # of 1 Gy of the plan's
+        both = list(zip(parts, own, strict=True))
+        self._square = np.stack(
+            [
+                [[np.sum(a @ form.square[i, j] * b, axis=1) for b, j in both] for a, i in both]
+                for form in model.forms
+            ]
+        )
+        self._cross = np.stack([[a @ form.cross[i] for a, i in both] for form in model.forms])
+        self._order = np.argsort(self.until.mean(axis=1), kind="stable")
+
+    def place(self, share: FloatArray) -> tuple[IntArray, FloatArray]:
+        """Curve at numbers (d,) in [0, 1], by time integral, and a normal number of the rest."""
+        from scipy.special import ndtri
+
+        at = np.minimum((share * self.n).astype(int), self.n - 1)
+        return self._order[at], ndtri(np.clip(share * self.n - at, 1e-9, 1 - 1e-9))
+
+    def electrons(
+        self, parts: Sequence[FloatArray], row: IntArray, basis: FloatArray
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Dose, Gy, its G and Q with the fractions per Gy (d, t), of curves *row* (d,).
+
+        *parts* are the doses (t,) or (d, t), Gy, of each nuclide with the plan's course, *basis*
+        (d, nodes) the weights of the nodes of repair.
+        """
+        dose: Any = sum(self.until[row, place, None] * one for place, one in enumerate(parts))
+        q = sum(
+            np.einsum("dk,kd->d", basis, self._square[:, i, j, row])[:, None] * a * b
+            for i, a in enumerate(parts)
+            for j, b in enumerate(parts)
+        )
+        mixed = sum(
+            np.einsum("dk,kd->d", basis, self._cross[:, i, row])[:, None] * one
+            for i, one in enumerate(parts)
+        )
+        with np.errstate(invalid="ignore", divide="ignore"):
+            g, per_gy = q / dose**2, mixed / dose
+        return dose, np.nan_to_num(g), np.nan_to_num(per_gy)
 
 
 _SETTING_SOURCES: Final = {

@@ -33,6 +33,7 @@ __all__ = [
     "NUCLIDE_NAMES",
     "PLANS_KEPT",
     "PRESETS",
+    "TWIN_SOURCE",
     "Course",
     "Fractions",
     "Plan",
@@ -63,6 +64,8 @@ ACTIVITY_UNITS: Final = ("MBq", "MBq/m2", "GBq")
 NUCLIDE_NAMES: Final = tuple(NUCLIDES)
 """Names of the nuclides of a course."""
 ActivityUnit = Literal["MBq", "MBq/m2", "GBq"]
+TWIN_SOURCE: Final = "time course of the updating twin"
+"""Begin of the source of a plan whose time course is that of the twin."""
 _FOLDER: Final = "plans"
 _LONGEST_NAME: Final = 40
 _DEVICES = {"con", "prn", "aux", "nul", *(f"{p}{n}" for p in ("com", "lpt") for n in range(1, 10))}
@@ -231,8 +234,9 @@ class Plan(Params):
     shape: str = setting(
         "constant",
         "Time course: 'constant' after a rise, 'tile' for the delivery-limited curve of each tile, "
-        "or a CSV file with the header time_h,activity_mbq_ml, decay-corrected, of any scale, or "
-        "a table as invivo.csv, of which the tumour is used.",
+        "or a CSV file with the header time_h,activity_mbq_ml (and draw_1,draw_2,... for draws of "
+        "the curve), decay-corrected, of any scale, or a table as invivo.csv, of which the tumour "
+        "is used.",
         label="Time course",
     )
     rise_h: float = setting(
@@ -784,9 +788,9 @@ def _check_file(setting_name: str, path: Path) -> None:
     if setting_name == "kernel":
         DoseKernel.from_file(path)
         return
-    times, values = read_time_course(path)
+    times, values, drawn = read_time_course(path)
     try:
-        decayed_curve(times, values, 1.0)
+        decayed_curve(times, [values, *([] if drawn is None else drawn)], 1.0)
     except InputError as error:
         raise InputError(f"{path.name}: {error}") from None
     if not any(values):

@@ -33,7 +33,7 @@ from napari_mosaik.core.pet_records import InjectionRecord
 from napari_mosaik.core.text import read_text
 from napari_mosaik.dosimetry import NUCLIDES
 from napari_mosaik.io.case import Case
-from napari_mosaik.io.files import json_ready, saving, write_json
+from napari_mosaik.io.files import json_ready, saving, write_bytes, write_json
 from napari_mosaik.io.invivo import read_invivo
 from napari_mosaik.twin import (
     Observation,
@@ -64,6 +64,7 @@ __all__ = [
     "TwinParams",
     "TwinScan",
     "begun_twin",
+    "time_course_csv",
     "verified_by_lines",
 ]
 
@@ -79,7 +80,6 @@ PLAN_GONE: Final = "no longer there"
 """What became of the plan of a decision."""
 _FOLDER: Final = "twin"
 _DECISIONS: Final = "decisions.jsonl"
-_FROM_TWIN: Final = "time course of the updating twin after"
 _FREE: Final = (
     "transfer_per_h", "k03_per_h", "plasma_start", "fast_half_life_h", "slow_half_life_h"
 )  # fmt: skip
@@ -724,12 +724,13 @@ class CaseTwin:
     def _prediction(self, n: int, time_h: float) -> Path:
         return self.root / "predictions" / f"{n:03d}_{time_h:g}h.json"
 
-    def time_course(self, half_life_h: float) -> dict[str, Any]:
+    def time_course(self, half_life_h: float, n_draws: int = 0) -> dict[str, Any]:
         """The tumour's curve with its band, for the dose, as a document.
 
         ``activity_mbq_ml`` is the median as activity of the injected tracer, decay-corrected to
-        injection; ``time_course_cv`` the coefficient of variation of the time integral of a label
-        with this half-life, h, for a given uptake at the excision.
+        injection, and ``draws`` holds the first *n_draws* draws of the same; ``time_course_cv`` is
+        the coefficient of variation of the time integral of a label with this half-life, h, for a
+        given uptake at the excision.  The excision is among the times.
 
         Raises
         ------
@@ -738,19 +739,21 @@ class CaseTwin:
         """
         mbq = float(net_dose_bq(self.case.file.injection or InjectionRecord())) * 1e-6
         at_h = self.surgery_h
-        curve = predict(self.posterior, _CURVE_H)
+        times = np.union1d(_CURVE_H, [at_h])
+        curve = predict(self.posterior, times)
         chain = Chain(self.prior, self.posterior.names)
         ln_hours = chain.ln_integral(self.posterior.draws, half_life_h)
         ln_level = chain.ln_curve(self.posterior.draws, [at_h], "tumour")[:, 0]
         spread = float(np.std(ln_hours - ln_level))
         per_unit = mbq / self.activity_measure(self.unit)
         return {
-            "time_h": _CURVE_H.tolist(),
+            "time_h": times.tolist(),
             "median": np.asarray(curve.median).tolist(),
             "low": np.asarray(curve.low).tolist(),
             "high": np.asarray(curve.high).tolist(),
             "unit": self.unit,
             "activity_mbq_ml": (np.asarray(curve.median) * per_unit).tolist(),
+            "draws": (curve.draws[:n_draws] * per_unit).tolist(),
             "half_life_h": half_life_h,
             "uptake_at_h": at_h,
             "time_course_cv": math.sqrt(math.expm1(spread**2)),
@@ -874,14 +877,16 @@ class CaseTwin:
     def use_in_plan(self, name: str) -> dict[str, Any]:
         """Give the stored plan *name* the time course of the tumour, and how uncertain it is.
 
-        The plan gets the median curve as its time course, and as ``spreads.time_course`` what the
-        draws say of the time integral of its nuclide for a given uptake at the excision (the
-        largest of several nuclides).
+        The plan gets the median curve as its time course with one curve for each of its draws,
+        from the draws of the posterior, so ``spreads.time_course`` becomes 0: draw i of the dose
+        has curve i.
 
         Returns
         -------
         dict
-            ``plan``, ``before`` (its time course until now), ``time_course_cv``, ``warnings``.
+            ``plan``, ``before`` (its time course until now), ``n_draws``, ``time_course_cv`` (of
+            the time integral of its nuclide for a given uptake at the excision, the largest of
+            several nuclides), ``warnings``.
 
         Raises
         ------
@@ -889,7 +894,7 @@ class CaseTwin:
             If no scan of the tumour was taken in, the plan has no course, the injection record
             lacks the time of the excision, or the time integral is not known to a CV of 1.
         """
-        from napari_mosaik.workflow.plans import read_plan, write_plan
+        from napari_mosaik.workflow.plans import TWIN_SOURCE, read_plan, write_plan
 
         plan = read_plan(self.case.root, name)
         if not plan.courses:
@@ -907,31 +912,46 @@ class CaseTwin:
                 "in the injection record"
             )
         half_lives = {NUCLIDES[course.nuclide].half_life_h for course in plan.courses}
-        found = [self.time_course(half_life) for half_life in sorted(half_lives)]
+        found = [self.time_course(half_life, plan.draws) for half_life in sorted(half_lives)]
         cv = max(one["time_course_cv"] for one in found)
         if cv > _LARGEST_CV:
             raise InputError(
                 f"the scans leave the time integral uncertain by a CV of {cv:.2g}, more than a "
-                f"plan can hold ({_LARGEST_CV:g}); take in a later scan first"
+                f"dose can be drawn from ({_LARGEST_CV:g}); take in a later scan first"
             )
-        rows = zip(found[0]["time_h"], found[0]["activity_mbq_ml"], strict=True)
-        lines = ["time_h,activity_mbq_ml", *(f"{time!r},{level!r}" for time, level in rows)]
-        source = f"{_FROM_TWIN} {len(self.updates)} scans, data {_data_digest(self.taken)}"
-        kept = tuple(text for text in plan.sources if not text.startswith(_FROM_TWIN))
+        n_draws = len(found[0]["draws"])
+        source = f"{TWIN_SOURCE} after {len(self.updates)} scans, data {_data_digest(self.taken)}, "
+        source += f"{n_draws} draws, seed {self.params.seed}"
+        kept = tuple(text for text in plan.sources if not text.startswith(TWIN_SOURCE))
         with TemporaryDirectory() as folder:
             file = Path(folder) / "curve.csv"
-            file.write_text("\n".join(lines) + "\n", "utf-8")
-            spreads = plan.spreads.model_copy(update={"time_course": cv})
+            write_bytes(file, time_course_csv(found[0]))
+            spreads = plan.spreads.model_copy(update={"time_course": 0.0})
             changes = {"shape": str(file), "spreads": spreads, "sources": (*kept, source)}
             write_plan(self.case.root, plan.model_copy(update=changes), replace=True)
         self.case.log("twin", plan=name)
         return {
             "plan": name,
             "before": plan.shape,
+            "n_draws": n_draws,
             "time_course_cv": cv,
             "n_updates": len(self.updates),
             "warnings": list(self.updates[-1]["warnings"]),
         }
+
+
+def time_course_csv(course: Mapping[str, Any]) -> bytes:
+    """A document of `CaseTwin.time_course` as a table that `read_time_course` reads.
+
+    Median and draws in MBq/mL; the draws have 8 digits.
+    """
+    names = [f"draw_{number}" for number in range(1, len(course["draws"]) + 1)]
+    lines = [",".join(["time_h", "activity_mbq_ml", *names])]
+    for time, level, *drawn in zip(
+        course["time_h"], course["activity_mbq_ml"], *course["draws"], strict=True
+    ):
+        lines.append(",".join([f"{time!r},{level!r}", *(f"{one:.8g}" for one in drawn)]))
+    return ("\n".join(lines) + "\n").encode()
 
 
 def begun_twin(case: Case) -> CaseTwin | None:

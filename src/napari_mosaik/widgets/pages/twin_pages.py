@@ -210,7 +210,7 @@ class TwinPage(Page):
         self.plan.setToolTip("A stored plan of the dose what-if")
         self.use = button("Use in dose", self._use)
         self.use.setToolTip(
-            "Give the plan the time course of the twin, and its uncertainty as that of the plan"
+            "Give the plan the time course of the twin, with a curve for each draw of the plan"
         )
         self.undo = button("Undo", self._take_back, "The plans as they were before Use in dose")
         self.used = wrapped_label()
@@ -441,7 +441,8 @@ class TwinPage(Page):
         self._undo, made = found
         lines = [
             f"The time course of '{made['plan']}' is now that of the twin (it was "
-            f"'{made['before']}'), with a CV of {made['time_course_cv']:.2f} of its time integral. "
+            f"'{made['before']}'), with {made['n_draws']} draws; its time integral has a CV of "
+            f"{made['time_course_cv']:.2f}. "
             "Results of the dose are stale until it runs again. Undo takes it back.",
             *(f"⚠ {text}." for text in made["warnings"]),
         ]

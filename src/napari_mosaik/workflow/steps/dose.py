@@ -39,6 +39,7 @@ from napari_mosaik.core.tiles import TileGrid
 from napari_mosaik.kinetics import CURVE_NAMES, TILE_TIMES_H, curve_columns
 from napari_mosaik.uptake import du_bois_bsa_m2, tile_uptake
 from napari_mosaik.uptake.suv import body_measure
+from napari_mosaik.workflow.plans import TWIN_SOURCE
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.step_context import StepContext
 from napari_mosaik.workflow.steps.align import transform_of
@@ -281,6 +282,7 @@ class Facts(TileFacts):
         super().__init__(inputs, plan)
         self._inputs = inputs
         self._constants: list[tuple[str, Any, str]] = []
+        self._curve_draws: FloatArray | None = None
         if plan.antibody_mg is not None:
             self.missing.append(
                 f"the antibody mass of {plan.antibody_mg:g} mg enters the virtual cohort only: "
@@ -307,6 +309,7 @@ class Facts(TileFacts):
             shape,
             grid,
             scale,
+            self._curve_draws,
         )
         words = {"bsa": "body surface, cm²", "bw": "body weight, g", "lbm": "lean body mass, g"}
         self._constants += [
@@ -444,7 +447,10 @@ class Facts(TileFacts):
         return hours
 
     def _time_course(self, files: Mapping[str, Path]) -> tuple[FloatArray, FloatArray, Any]:
-        """Times (m,), h, decay-corrected shape (1 or n, m) at them, and a record of it."""
+        """Times (m,), h, decay-corrected shape (1 or n, m) at them, and a record of it.
+
+        Draws of a shape that is common to all tiles are kept as well, each 1 at the uptake's time.
+        """
         plan = self._plan
         if plan.shape == "constant":
             self._constants.append(
@@ -458,13 +464,33 @@ class Facts(TileFacts):
             return self._tile_shape(at_h)
         from napari_mosaik.workflow.dose import read_time_course
 
-        times, values = (np.array(one) for one in read_time_course(files["shape"]))
-        level = _level_at(times, values[None], at_h)
-        if not level[0] > 0:
+        time_h, curve, drawn = read_time_course(files["shape"])
+        times = np.array(time_h)
+        curves = np.array([curve]) if drawn is None else np.concatenate([[curve], drawn])
+        level = _level_at(times, curves, at_h)
+        if not (level > 0).all():
+            where = f" in draw {np.argmin(level)}" if level[0] > 0 else ""
             raise InputError(
-                f"{files['shape'].name}: no activity at {at_h:.4g} h, the uptake's time"
+                f"{files['shape'].name}: no activity at {at_h:.4g} h, the uptake's time{where}"
             )
-        return times, values[None] / level[:, None], {"kind": "file", "uptake_at_h": at_h}
+        shapes, course = curves / level[:, None], {"kind": "file", "uptake_at_h": at_h}
+        if drawn is not None:
+            self._curve_draws = shapes[1:]
+            course |= self._drawn_course(files["shape"].name, len(drawn))
+        return times, shapes[:1], course
+
+    def _drawn_course(self, file: str, n: int) -> dict[str, Any]:
+        """Number and origin of drawn time courses, for the record."""
+        plan = self._plan
+        source = next((one for one in plan.sources if one.startswith(TWIN_SOURCE)), file)
+        self._constants.append(("time_course_draws", n, source))
+        if plan.spreads.time_course > 0:
+            self.warnings.append(
+                f"the time course is drawn from {n} curves, and its spread of "
+                f"{plan.spreads.time_course:g} comes on top; set it to 0 if the curves hold all "
+                "that is not known"
+            )
+        return {"n_draws": n, "from": source}
 
     def _tile_shape(self, at_h: float) -> tuple[FloatArray, FloatArray, Any]:
         if not self._inputs.has(TILE_KINETICS):
