@@ -70,8 +70,11 @@ def pet_series(folder, stored, skip=(), each=lambda place: {}):
     return folder
 
 
-def segmentation(path, mask, reference=REFERENCE, shift_mm=0.0):
-    """A binary DICOM SEG of the mask (slices, rows, columns) as segment 1, its mirror as 2."""
+def segmentation(path, mask, reference=REFERENCE, shift_mm=0.0, upward=False):
+    """A binary DICOM SEG of the mask (slices, rows, columns) as segment 1, its mirror as 2.
+
+    With *upward* the rows of its frames run to the front of the patient.
+    """
     data = file_of("1.2.840.10008.5.1.4.1.1.66.4", 500)
     data.Modality, data.SegmentationType, data.FrameOfReferenceUID = "SEG", "BINARY", reference
     segments = []
@@ -82,7 +85,7 @@ def segmentation(path, mask, reference=REFERENCE, shift_mm=0.0):
     data.SegmentSequence = Sequence(segments)
     shared, measures, turn = Dataset(), Dataset(), Dataset()
     measures.PixelSpacing = list(SPACING_MM[1:])
-    turn.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    turn.ImageOrientationPatient = [1, 0, 0, 0, -1 if upward else 1, 0]
     shared.PixelMeasuresSequence = Sequence([measures])
     shared.PlaneOrientationSequence = Sequence([turn])
     data.SharedFunctionalGroupsSequence = Sequence([shared])
@@ -91,12 +94,13 @@ def segmentation(path, mask, reference=REFERENCE, shift_mm=0.0):
         for place in np.flatnonzero(one.any(axis=(1, 2))):
             frame, where, which = Dataset(), Dataset(), Dataset()
             x, y, z = ORIGIN_MM
+            y += (one.shape[1] - 1) * SPACING_MM[1] if upward else 0
             where.ImagePositionPatient = [x + shift_mm, y, z + int(place) * SPACING_MM[0]]
             which.ReferencedSegmentNumber = number
             frame.PlanePositionSequence = Sequence([where])
             frame.SegmentIdentificationSequence = Sequence([which])
             frames.append(frame)
-            planes.append(one[place])
+            planes.append(one[place, ::-1] if upward else one[place])
     data.PerFrameFunctionalGroupsSequence = Sequence(frames)
     data.NumberOfFrames, (data.Rows, data.Columns) = len(frames), mask.shape[1:]
     data.BitsAllocated = data.BitsStored = 1
@@ -157,6 +161,32 @@ def nifti_volume(path, values, origin_mm=ORIGIN_MM, spacing_mm=SPACING_MM, sform
         struct.pack_into("<6f", head, 256, 0, 1, 0, -x, last, z)
     head[344:348] = b"n+1\0"
     path.write_bytes(bytes(head) + stored.astype("<f4").tobytes())
+    return path
+
+
+def nifti_in_order(path, values, order, flips):
+    """The voxels of `nifti_volume` stored with axes (x, y, z) in another order and flipped."""
+    stored = np.asarray(values, "<f4").transpose(2, 1, 0)
+    deep, high, wide = SPACING_MM
+    affine = np.diag([-wide, -high, deep, 1.0])  # right, front, head
+    affine[:3, 3] = np.array(ORIGIN_MM) * [-1, -1, 1]
+    stored, affine[:, :3] = stored.transpose(order), affine[:, list(order)]
+    for axis in np.flatnonzero(flips):
+        affine[:, 3] += affine[:, axis] * (stored.shape[axis] - 1)
+        affine[:, axis] *= -1
+        stored = np.flip(stored, axis)
+    head = bytearray(352)
+    struct.pack_into("<i", head, 0, 348)
+    struct.pack_into("<8h", head, 40, 3, *stored.shape, 1, 1, 1, 1)
+    struct.pack_into("<hh", head, 70, 16, 32)
+    steps = np.abs(affine[:3, :3]).max(axis=0)
+    struct.pack_into("<8f", head, 76, 1, *steps, 1, 1, 1, 1)
+    struct.pack_into("<f", head, 108, 352)
+    head[123] = 2
+    struct.pack_into("<h", head, 254, 1)
+    struct.pack_into("<12f", head, 280, *np.ravel(affine[:3]))
+    head[344:348] = b"n+1\0"
+    path.write_bytes(bytes(head) + stored.tobytes(order="F"))
     return path
 
 

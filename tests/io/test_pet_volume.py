@@ -1,5 +1,6 @@
 """Whole PET series: where the voxels lie, what makes them no volume; masks on their voxels."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from napari_mosaik.core import InputError
 from napari_mosaik.io.pet import open_pet_volume
-from napari_mosaik.io.pet.masks import read_mask
+from napari_mosaik.io.pet.masks import mask_regions, read_mask
 from tests.io.test_pet import PIXELS, enhanced, saved
 from tests.io.test_pet_other import INVEON, inveon
 from tests.pet_series import (
@@ -15,6 +16,7 @@ from tests.pet_series import (
     SLOPE,
     SPACING_MM,
     contours,
+    nifti_in_order,
     nifti_volume,
     pet_series,
     segmentation,
@@ -166,6 +168,33 @@ def test_seg_contours_and_labels_of_one_shape_are_the_same_voxels(tmp_path, volu
     assert "mL" in found[1].method
     mirrored = read_mask(tmp_path / "seg.dcm", grid, 2)
     np.testing.assert_array_equal(mirrored.voxels, MASK[:, ::-1])
+
+
+def test_a_mask_whose_axes_run_otherwise_has_the_same_voxels(tmp_path, volume):
+    given = MASK.copy()
+    given[2, 3, 4:6] = False  # no mirror of itself
+    for order in itertools.permutations(range(3)):
+        for flips in itertools.product((False, True), repeat=3):
+            path = nifti_in_order(tmp_path / "m.nii", np.where(given, 3, 0), order, flips)
+            found = read_mask(path, volume.grid)
+            np.testing.assert_array_equal(found.voxels, given, err_msg=f"{order} {flips}")
+    seg = segmentation(tmp_path / "seg.dcm", given, upward=True)
+    np.testing.assert_array_equal(read_mask(seg, volume.grid, 1).voxels, given)
+    other = segmentation(tmp_path / "seg.dcm", given[:, :, :-1], upward=True)
+    with pytest.raises(InputError, match=r"another grid \(13 x 12 pixels"):
+        read_mask(other, volume.grid, 1)
+    cut = nifti_in_order(tmp_path / "m.nii", given[:, 1:], (1, 0, 2), (False, False, True))
+    with pytest.raises(InputError, match="another grid"):
+        read_mask(cut, volume.grid)
+
+
+def test_the_regions_of_a_mask_are_listed(tmp_path):
+    labels = nifti_volume(tmp_path / "m.nii", np.where(MASK, 3, 1))
+    assert mask_regions(labels) == {1: "", 3: ""}
+    assert mask_regions(segmentation(tmp_path / "s.dcm", MASK)) == {1: "part 1", 2: "part 2"}
+    assert mask_regions(contours(tmp_path / "r.dcm", {7: boxes()})) == {7: "region 7"}
+    with pytest.raises(InputError, match="no mask"):
+        mask_regions(tmp_path / "none.nii")
 
 
 def test_the_volume_of_contours_is_that_of_their_polygons(tmp_path):

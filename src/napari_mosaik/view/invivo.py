@@ -67,12 +67,15 @@ class SliceView:
         Slice, row and column of the centre of the sphere; fractions count.
     radius_mm
         Radius of the sphere, mm.
+    mask
+        Voxels (slices, rows, columns) of a mask that takes the place of the sphere, if any.
     """
 
     volume: PetVolume
     centre: tuple[float, float, float]
     radius_mm: float = 10.0
     top: float = 1.0
+    mask: NDArray[np.bool_] | None = None
 
     @classmethod
     def of(cls, volume: PetVolume) -> SliceView:
@@ -109,6 +112,24 @@ class SliceView:
         )[self.window]
         share = np.clip(np.nan_to_num(values) / max(self.top, 1e-30), 0, 1)
         return np.asarray(255 - np.rint(255 * share), np.uint8)
+
+    def masked(self) -> NDArray[np.bool_] | None:
+        """Pixels (rows, columns) of the picture on the edge of the mask; None without a mask."""
+        if self.mask is None:
+            return None
+        from scipy.ndimage import binary_erosion
+
+        inside = self.mask[round(self.centre[0])]
+        return np.asarray((inside & ~binary_erosion(inside))[self.window], bool)
+
+    def show_mask(self, mask: NDArray[np.bool_]) -> None:
+        """Let a mask take the place of the sphere, and look at its middle."""
+        self.mask = mask
+        places = np.argwhere(mask)
+        middle = places.mean(axis=0)
+        sizes = np.ptp(places[:, 1:], axis=0) * self.volume.grid.spacing_mm[1:] / 2
+        self.radius_mm = float(np.clip(sizes.max(), 0.1, SHOWN_MM))  # never the whole body
+        self.centre = (float(round(middle[0])), float(middle[1]), float(middle[2]))
 
     def circle(self) -> tuple[float, float, float, float]:
         """Centre (row, column) and half axes of the sphere's cut in pixels of the picture."""

@@ -28,6 +28,9 @@ from napari_mosaik.uptake import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from napari_mosaik.core.pet_records import PetUnit
     from napari_mosaik.core.pet_volume import PetVolume
     from napari_mosaik.io.case import Case
@@ -35,12 +38,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "InvivoChange",
+    "OfferedSeries",
     "SphereOfInterest",
     "VoiMeasurement",
     "add_invivo",
     "import_invivo",
     "iter_series",
+    "mask_voxels",
     "measure_invivo",
+    "offered_regions",
+    "offered_series",
     "open_series",
     "set_invivo",
     "stored_invivo",
@@ -506,6 +513,50 @@ class SphereOfInterest:
                 f"the sphere '{text[:60]}' is not of the form x,y,z,radius in mm"
             ) from None
         return cls((x, y, z), radius)
+
+
+@dataclass(frozen=True, slots=True)
+class OfferedSeries:
+    """A PET series that can be opened: description (it may name the patient), files, frames."""
+
+    title: str
+    files: tuple[Path, ...]
+    n_frames: int
+
+
+def offered_series(path: Path) -> tuple[OfferedSeries, ...]:
+    """The PET series of a folder, or of a file, with their numbers of time frames.
+
+    Raises
+    ------
+    InputError
+        If a file cannot be read as PET.
+    """
+    from napari_mosaik.io.pet.archive import is_zip
+    from napari_mosaik.io.pet.dicom import listed_series, starts_as_dicom
+    from napari_mosaik.io.pet.registry import count_time_frames, files_in
+
+    inside = [] if is_zip(path) else files_in(path)
+    dicom = bool(inside) and starts_as_dicom(inside[0])
+    found = (listed_series([path]) if dicom else {}) or {path.name: [path]}
+    return tuple(
+        OfferedSeries(title, tuple(files), count_time_frames(files))
+        for title, files in found.items()
+    )
+
+
+def offered_regions(path: Path) -> dict[int, str]:
+    """Numbers and names of the regions of a mask, for the screen; errors as `mask_regions`."""
+    from napari_mosaik.io.pet.masks import mask_regions
+
+    return mask_regions(path)
+
+
+def mask_voxels(volume: PetVolume, path: Path, label: int | None) -> NDArray[np.bool_]:
+    """Voxels (slices, rows, columns) of a region of a mask on a series; errors as `read_mask`."""
+    from napari_mosaik.io.pet.masks import read_mask
+
+    return read_mask(path, volume.grid, label).voxels
 
 
 def open_series(

@@ -204,18 +204,24 @@ def choose_series(files: Sequence[Path], number: int) -> list[Path]:
     """
     if archives := [path.name for path in files if is_zip(path)]:
         raise InputError(f"unpack {archives[0]} and give its folder to choose one of its series")
+    series = listed_series(files)
+    if not 1 <= number <= len(series):
+        raise InputError(f"there is no PET series {number}; there are: {'; '.join(series)}")
+    return list(series.values())[number - 1]
+
+
+def listed_series(files: Sequence[Path]) -> dict[str, list[Path]]:
+    """The files of each PET series of several DICOM files, by number and description."""
     inside = [inner for path in files for inner in files_in(path)]
     series: dict[str, list[tuple[Path, Any]]] = {}
     with in_dicom(Path(files[0])):
         for path in inside:
             if starts_as_dicom(path) and _modality(data := dicom_header(path)) == "PT":
                 series.setdefault(str(data.get("SeriesInstanceUID", "")), []).append((path, data))
-    if not 1 <= number <= len(series):
-        listed = (
-            _described(n, [data for _, data in found]) for n, found in enumerate(series.values(), 1)
-        )
-        raise InputError(f"there is no PET series {number}; there are: {'; '.join(listed)}")
-    return [path for path, _ in list(series.values())[number - 1]]
+    return {
+        _described(n, [data for _, data in found]): [path for path, _ in found]
+        for n, found in enumerate(series.values(), 1)
+    }
 
 
 def _described(number: int, datasets: Sequence[Any]) -> str:

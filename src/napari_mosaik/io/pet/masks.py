@@ -6,6 +6,7 @@ messages where one must be chosen, and nowhere kept.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from napari_mosaik.core.pet_volume import VolumeGrid
 from napari_mosaik.io.pet.dicom import dicom_header, in_dicom, starts_as_dicom
 from napari_mosaik.io.pet.nifti import NiftiSeries
 
-__all__ = ["VoiMask", "read_mask"]
+__all__ = ["VoiMask", "mask_regions", "read_mask"]
 
 _SAME_VOXEL = 0.05
 """Voxels that lie no farther apart than this fraction of one are the same."""
@@ -48,36 +49,55 @@ def read_mask(path: Path, grid: VolumeGrid, label: int | None = None) -> VoiMask
     label
         Number of the segment, region of interest or label; needed where there are several.
 
+    SEG and labels may have the voxels of the PET in another order: flipped or exchanged axes.
+
     Raises
     ------
     InputError
         If the file is no mask, has other voxels than the PET (both are named), another frame of
         reference, no such label, or is empty.
     """
-    if not path.is_file():
-        raise InputError(f"there is no mask {path}")
-    if starts_as_dicom(path):
-        with in_dicom(path):
-            data = dicom_header(path)
-            kind = str(data.get("Modality", "")).upper()
-            if kind == "RTSTRUCT":
-                found = _of_contours(path, data, grid, label)
-            elif kind == "SEG":
-                found = _of_segments(path, data, grid, label)
-            else:
-                raise InputError(
-                    f"{path.name} is no mask: its modality is {kind or 'not stated'}, not SEG or "
-                    "RTSTRUCT"
-                )
-    elif path.name.lower().endswith((".nii", ".nii.gz")):
-        found = _of_labels(path, grid, label)
+    kind, data = _opened(path)
+    if kind == "NIFTI":
+        found = _of_labels(path, data, grid, label)
     else:
-        raise InputError(
-            f"{path.name} cannot be used as a mask; give DICOM SEG, RTSTRUCT or labels in NIfTI"
-        )
+        with in_dicom(path):
+            read = _of_contours if kind == "RTSTRUCT" else _of_segments
+            found = read(path, data, grid, label)
     if not found.voxels.any():
         raise InputError(f"the mask {path.name} holds no voxel of the PET ({grid})")
     return found
+
+
+def mask_regions(path: Path) -> dict[int, str]:
+    """Numbers and names of the regions of a mask; names are for the screen and nowhere kept.
+
+    Raises `InputError` as `read_mask` for a file that is no mask.
+    """
+    kind, data = _opened(path)
+    if kind == "NIFTI":
+        return {int(number): "" for number in np.unique(_labels(path, data)) if number > 0}
+    return _contoured(data) if kind == "RTSTRUCT" else _segments(data)
+
+
+def _opened(path: Path) -> tuple[str, Any]:
+    """What kind of mask a file is (NIFTI, SEG or RTSTRUCT), and its series or header."""
+    if not path.is_file():
+        raise InputError(f"there is no mask {path}")
+    if path.name.lower().endswith((".nii", ".nii.gz")):
+        return "NIFTI", NiftiSeries(path)
+    if not starts_as_dicom(path):
+        raise InputError(
+            f"{path.name} cannot be used as a mask; give DICOM SEG, RTSTRUCT or labels in NIfTI"
+        )
+    with in_dicom(path):
+        data = dicom_header(path)
+        kind = str(data.get("Modality", "")).upper()
+    if kind not in ("RTSTRUCT", "SEG"):
+        raise InputError(
+            f"{path.name} is no mask: its modality is {kind or 'not stated'}, not SEG or RTSTRUCT"
+        )
+    return kind, data
 
 
 def _chosen(label: int | None, known: dict[int, str], path: Path) -> int:
@@ -114,11 +134,7 @@ def _check_reference(reference: str, grid: VolumeGrid, path: Path) -> None:
 
 
 # --- labels ---------------------------------------------------------------------------------------
-def _of_labels(path: Path, grid: VolumeGrid, label: int | None) -> VoiMask:
-    series = NiftiSeries(path)
-    theirs = series.grid()
-    if not theirs.is_same(grid):
-        raise _other_grid(path, theirs, grid)
+def _labels(path: Path, series: NiftiSeries) -> FloatArray:
     if series.n_frames(0) > 1:
         raise InputError(f"the mask {path.name} has {series.n_frames(0)} time frames; give one")
     values = np.stack([series.stored(place) for place in range(series.n_slices)])
@@ -126,21 +142,69 @@ def _of_labels(path: Path, grid: VolumeGrid, label: int | None) -> VoiMask:
         raise InputError(
             f"{path.name} holds values that are no whole numbers: it is no label image"
         )
+    return values
+
+
+def _of_labels(path: Path, series: NiftiSeries, grid: VolumeGrid, label: int | None) -> VoiMask:
+    theirs = series.grid()
+    turned = None
+    if not theirs.is_same(grid):
+        both = theirs.in_patient and grid.in_patient
+        found = both and _turned_onto(grid, theirs.origin_mm, theirs.steps_mm, theirs.shape)
+        if not found:
+            raise _other_grid(path, theirs, grid)
+        turned = found
+    values = _labels(path, series)
+    if turned is not None:
+        first, moves = turned
+        values = values[_indices(grid.shape, first, moves)]
     known = {int(number): "" for number in np.unique(values) if number > 0}
     number = _chosen(label, known, path)
     return VoiMask(values == number, f"labels of NIfTI, {number}")
 
 
+def _turned_onto(
+    grid: VolumeGrid, origin_mm: FloatArray, steps_mm: FloatArray, shape: Sequence[int]
+) -> tuple[NDArray[np.intp], NDArray[np.intp]] | None:
+    """Voxel of the grid (3,) at an origin, and moves (k, 3) on it for each of k steps, or None.
+
+    None unless each step leads along one axis of the grid, and all of its voxels are met once.
+    """
+    extent = np.asarray(shape) - 1
+    place = grid.index(np.asarray(origin_mm, float)[None])[0]
+    moves = np.asarray(steps_mm, float) @ np.linalg.inv(grid.steps_mm)
+    first, whole = np.rint(place).astype(int), np.rint(moves).astype(int)
+    gap = np.abs(place - first).max() + (np.abs(moves - whole) * extent[:, None]).sum(axis=0).max()
+    axes = np.argmax(np.abs(whole), axis=1)
+    if gap > _SAME_VOXEL or (np.abs(whole).sum(axis=1) != 1).any() or len({*axes}) < len(axes):
+        return None
+    for axis, move, last in zip(axes, whole, extent, strict=True):
+        if first[axis] != (0 if move[axis] > 0 else last) or last != grid.shape[axis] - 1:
+            return None
+    return first, whole
+
+
+def _indices(
+    shape: tuple[int, ...], first: NDArray[np.intp], moves: NDArray[np.intp]
+) -> tuple[NDArray[np.intp], ...]:
+    """Voxel of the other grid at each voxel of a grid of this shape, as an index of arrays."""
+    apart = np.moveaxis(np.indices(shape), 0, -1) - first
+    return tuple((apart @ moves.T)[..., axis] for axis in range(3))
+
+
 # --- DICOM SEG ------------------------------------------------------------------------------------
+def _segments(data: Any) -> dict[int, str]:
+    return {
+        int(item.SegmentNumber): str(item.get("SegmentLabel", ""))
+        for item in data.get("SegmentSequence") or []
+    }
+
+
 def _of_segments(path: Path, data: Any, grid: VolumeGrid, label: int | None) -> VoiMask:
     import pydicom
 
     _check_reference(str(data.get("FrameOfReferenceUID", "")), grid, path)
-    known = {
-        int(item.SegmentNumber): str(item.get("SegmentLabel", ""))
-        for item in data.get("SegmentSequence") or []
-    }
-    number = _chosen(label, known, path)
+    number = _chosen(label, _segments(data), path)
     shared = (data.get("SharedFunctionalGroupsSequence") or [None])[0]
     kind = str(data.get("SegmentationType", "")).upper()
     half = float(data.get("MaximumFractionalValue") or 1) / 2 if kind == "FRACTIONAL" else 0.5
@@ -150,9 +214,9 @@ def _of_segments(path: Path, data: Any, grid: VolumeGrid, label: int | None) -> 
     for index, frame in enumerate(data.PerFrameFunctionalGroupsSequence):
         if kind != "LABELMAP" and _segment_of(frame, shared) != number:
             continue
-        place = _slice_of(path, frame, shared, pixels.shape[1:], grid)
+        first, moves = _plane_of(path, frame, shared, pixels.shape[1:], grid)
         inside = pixels[index] == number if kind == "LABELMAP" else pixels[index] > half
-        out[place] |= inside
+        out[tuple((first + np.argwhere(inside) @ moves).T)] = True
     return VoiMask(out, f"DICOM SEG, segment {number}")
 
 
@@ -170,8 +234,10 @@ def _segment_of(frame: Any, shared: Any) -> int:
     return int(group.ReferencedSegmentNumber)
 
 
-def _slice_of(path: Path, frame: Any, shared: Any, shape: Any, grid: VolumeGrid) -> int:
-    """The slice of the PET on whose voxels a frame of the mask lies."""
+def _plane_of(
+    path: Path, frame: Any, shared: Any, shape: Any, grid: VolumeGrid
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The voxel of the PET (3,) under the first pixel of a frame of the mask, and moves (2, 3)."""
     origin = _group(frame, shared, "PlanePositionSequence").ImagePositionPatient
     turn = np.array(
         _group(frame, shared, "PlaneOrientationSequence").ImageOrientationPatient, float
@@ -179,25 +245,24 @@ def _slice_of(path: Path, frame: Any, shared: Any, shape: Any, grid: VolumeGrid)
     row_mm, column_mm = map(float, _group(frame, shared, "PixelMeasuresSequence").PixelSpacing)
     steps = np.stack([turn[3:] * row_mm, turn[:3] * column_mm])
     first = np.array(origin, float)
-    corners = first + np.array([[0, 0], [shape[0] - 1, 0], [0, shape[1] - 1]]) @ steps
-    index = grid.index(corners)
-    place = int(np.rint(index[0, 0]))
-    expected = np.array(
-        [[place, 0, 0], [place, grid.shape[1] - 1, 0], [place, 0, grid.shape[2] - 1]]
-    )
-    if tuple(shape) != grid.shape[1:] or np.abs(index - expected).max() > _SAME_VOXEL:
+    found = _turned_onto(grid, first, steps, shape)
+    if found is None:
         theirs = f"{shape[1]} x {shape[0]} pixels of {column_mm:.4g} x {row_mm:.4g} mm from "
         raise _other_grid(path, theirs + "({:.4g} x {:.4g} x {:.4g}) mm".format(*first), grid)
-    if not 0 <= place < grid.shape[0]:
+    if (found[0] < 0).any() or (found[0] >= grid.shape).any():
         raise InputError(f"the mask {path.name} has slices beyond the PET ({grid})")
-    return place
+    return found
 
 
 # --- RTSTRUCT -------------------------------------------------------------------------------------
+def _contoured(data: Any) -> dict[int, str]:
+    found = data.get("StructureSetROISequence") or []
+    return {int(item.ROINumber): str(item.get("ROIName", "")) for item in found}
+
+
 def _of_contours(path: Path, data: Any, grid: VolumeGrid, label: int | None) -> VoiMask:
     regions = {int(item.ROINumber): item for item in data.get("StructureSetROISequence") or []}
-    names = {number: str(item.get("ROIName", "")) for number, item in regions.items()}
-    number = _chosen(label, names, path)
+    number = _chosen(label, _contoured(data), path)
     _check_reference(str(regions[number].get("ReferencedFrameOfReferenceUID", "")), grid, path)
     contours = [
         _points(path, contour)

@@ -193,6 +193,12 @@ def iter_pet_volume(
         return PetVolume(tuple(images), grid, series.patient_ids())
 
 
+def count_time_frames(paths: PetPaths) -> int:
+    """Number of time frames of a PET scan; errors as `open_pet`."""
+    with _series(paths) as (series, _):
+        return series.n_frames(0)
+
+
 def companions(paths: Sequence[Path]) -> list[Path]:
     """Files beside the given ones that are read with them: sidecar, Inveon header or image."""
     has_sidecar = any(_is_sidecar(path) for path in paths)

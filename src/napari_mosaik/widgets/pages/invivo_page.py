@@ -1,17 +1,19 @@
 """Page *Uptake in vivo*: values of scans of the patient, typed, imported or measured in a series.
 
-A series opens as one transaxial slice that is cropped around the sphere: no face is ever drawn.
+A series opens as one transaxial slice that is cropped around the sphere or mask: no face is ever
+drawn.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QPointF, QRectF, Qt, Signal
+import numpy as np
+from qtpy.QtCore import QPointF, QRectF, QSignalBlocker, Qt, Signal
 from qtpy.QtGui import QColor, QImage, QMouseEvent, QPainter, QPaintEvent, QPen
 from qtpy.QtWidgets import (
     QCheckBox,
@@ -24,7 +26,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_mosaik.core import InputError, palette
+from napari_mosaik.core import InputError, Progress, palette
 from napari_mosaik.core.invivo import INVIVO_UNITS, InvivoValue
 from napari_mosaik.core.progress import map_progress
 from napari_mosaik.core.text import typed_number
@@ -42,12 +44,16 @@ from napari_mosaik.widgets.base.controls import (
 from napari_mosaik.widgets.pages.pages import Page
 from napari_mosaik.workflow.invivo import (
     InvivoChange,
+    OfferedSeries,
     SphereOfInterest,
     VoiMeasurement,
     add_invivo,
     import_invivo,
     iter_series,
+    mask_voxels,
     measure_invivo,
+    offered_regions,
+    offered_series,
     set_invivo,
     stored_invivo,
     typed_value,
@@ -84,6 +90,8 @@ class InvivoPage(Page):
         self._before: tuple[InvivoValue, ...] | None = None
         self._volume: PetVolume | None = None
         self._found: VoiMeasurement | None = None
+        self._offered: tuple[OfferedSeries, ...] = ()
+        self._mask: Path | None = None
         controller.workspace.events.case.connect(self._case_changed)
         self._case_changed()
 
@@ -163,6 +171,23 @@ class InvivoPage(Page):
         self.open_file = button("File…", self._choose_file, "NIfTI with its sidecar, or Inveon")
         self.same = QCheckBox("Same patient")
         self.same.setToolTip("I know that the patient of the series is that of this case")
+        self.series, self.frame = shrinkable(QComboBox()), shrinkable(QComboBox())
+        self.series.setToolTip("PET series of the folder")
+        self.frame.setToolTip("Time frame of a dynamic scan, counted from 0")
+        self.series.currentIndexChanged.connect(self._offer_frames)
+        self.read_button = button("Read", self._read_chosen, "Read this series and time frame")
+        self.choice = QWidget()
+        self.choice.setLayout(
+            column(_form(("Series", self.series), ("Time frame", self.frame)), self.read_button)
+        )
+        self.mask_button = button(
+            "Mask…", self._choose_mask, "DICOM SEG, RTSTRUCT, or labels in NIfTI"
+        )
+        self.sphere_button = button("Sphere", self._use_sphere, "A sphere instead of the mask")
+        self.label = shrinkable(QComboBox())
+        self.label.setAccessibleName("Region of the mask")
+        self.label.setToolTip("Region of the mask; its name is not kept")
+        self.label.currentIndexChanged.connect(self._read_mask)
         self.picture = SlicePicture()
         self.picture.moved.connect(self._place)
         self.level = QSlider(Qt.Orientation.Horizontal)
@@ -192,6 +217,7 @@ class InvivoPage(Page):
                 self.level,
                 self.where,
                 form,
+                row(self.mask_button, self.label, self.sphere_button, 1),
                 self.recover,
                 row(self.measure, self.keep, 1),
                 self.result,
@@ -199,7 +225,9 @@ class InvivoPage(Page):
         )
         whole = QWidget()
         whole.setLayout(
-            column(row(self.open_button, self.open_file, 1), self.same, self.opened_part)
+            column(
+                row(self.open_button, self.open_file, 1), self.same, self.choice, self.opened_part
+            )
         )
         return whole
 
@@ -211,6 +239,7 @@ class InvivoPage(Page):
 
     def _case_changed(self, *_: object) -> None:
         self._before, self._volume, self._found = None, None, None
+        self._offered, self._mask = (), None
         case = self._controller.workspace.case
         self.setEnabled(case is not None)
         self.values = ()
@@ -240,7 +269,7 @@ class InvivoPage(Page):
         self.remove.setEnabled(bool(self._selected()))
         self.undo.setEnabled(self._before is not None)
         idle = self._controller.workspace.job is None
-        for push in (self.open_button, self.open_file):
+        for push in (self.open_button, self.open_file, self.read_button):
             push.setEnabled(idle)
         self.keep.setEnabled(self._found is not None)
 
@@ -334,27 +363,109 @@ class InvivoPage(Page):
             self.open_series(Path(name))
 
     def open_series(self, path: Path) -> None:
-        """Read a series, on a thread with progress."""
+        """Read a series, on a thread with progress; where there are several, offer them."""
+
+        def steps(case: Case, same: bool) -> Generator[Any, None, Any]:
+            yield _TITLE, Progress(0, 1, "looking for series")
+            offered = offered_series(path)
+            if len(offered) > 1 or offered[0].n_frames > 1:
+                return offered
+            return (yield from _reading(case, offered[0].files, None, same))
+
+        self._offered = ()
+        self._start(steps)
+
+    def _start(self, steps: Callable[[Case, bool], Generator[Any, None, Any]]) -> None:
         case, same = self._controller.workspace.case, self.same.isChecked()
         if case is None:
             return
-
-        def steps() -> Generator[Any, None, Any]:
-            with _in_words():
-                work = iter_series(case, [path], same_patient=same)
-                return (yield from map_progress(work, lambda progress: (_TITLE, progress)))
-
-        job = self._controller.start("Open series", steps)
+        job = self._controller.start("Open series", partial(steps, case, same))
         if job is not None:
             job.done.connect(partial(self._opened, case))
 
-    def _opened(self, case: Case, volume: PetVolume) -> None:
-        if case is self._controller.workspace.case:
-            self._volume, self._found = volume, None
-            self._show_volume()
+    def _opened(self, case: Case, found: PetVolume | tuple[OfferedSeries, ...]) -> None:
+        if case is not self._controller.workspace.case:
+            return
+        self._found, self._mask = None, None
+        if isinstance(found, tuple):
+            self._offered, self._volume = found, None
+            with QSignalBlocker(self.series):
+                self.series.clear()
+                self.series.addItems([one.title for one in found])
+            self._offer_frames()
+        else:
+            self._volume = found
+        self._show_volume()
+
+    def _offer_frames(self, *_: object) -> None:
+        """Offer the time frames of the chosen series."""
+        if 0 <= self.series.currentIndex() < len(self._offered):
+            self.frame.clear()
+            n = self._offered[self.series.currentIndex()].n_frames
+            self.frame.addItems([str(number) for number in range(n)])
+
+    def _read_chosen(self) -> None:
+        chosen = self._offered[self.series.currentIndex()]
+        frame = self.frame.currentIndex()
+        self._start(lambda case, same: _reading(case, chosen.files, frame, same))
+
+    # --- a mask ---------------------------------------------------------------------------------
+    def _choose_mask(self) -> None:
+        name = QFileDialog.getOpenFileName(self, "Mask of a region")[0]
+        if name:
+            self.open_mask(Path(name))
+
+    def open_mask(self, path: Path) -> None:
+        """Offer the regions of a mask, read on a thread, and look at the first."""
+        case = self._controller.workspace.case
+        if case is not None and self._volume is not None:
+            then = partial(self._offer_regions, path, self._volume)
+            self._controller.read_for(case, _TITLE, partial(offered_regions, path), then)
+
+    def _offer_regions(self, path: Path, volume: PetVolume, regions: Mapping[int, str]) -> None:
+        if volume is not self._volume:
+            return
+        if not regions:
+            self._controller.report(InputError(f"{path.name} holds no region"), _TITLE)
+            return
+        self._mask = path
+        with QSignalBlocker(self.label):
+            self.label.clear()
+            for number, name in sorted(regions.items()):
+                self.label.addItem(f"{number} {name}".strip(), number)
+        self._read_mask()
+
+    def _read_mask(self, *_: object) -> None:
+        """Show the chosen region; what was measured of another one is gone."""
+        case, volume, path = self._controller.workspace.case, self._volume, self._mask
+        if case is None or volume is None or path is None:
+            return
+        chosen = (path, self.label.currentData())
+        if self.picture.view is not None:
+            self.picture.view.mask = None
+        self._show_picture()
+
+        def then(voxels: Any) -> None:
+            view = self.picture.view
+            if view is not None and chosen == (self._mask, self.label.currentData()):
+                view.show_mask(voxels)
+                with QSignalBlocker(self.level):
+                    self.level.setValue(round(view.centre[0]))
+                self._show_picture()
+
+        work = partial(mask_voxels, volume, *chosen)
+        self._controller.read_for(case, _TITLE, work, then)
+
+    def _use_sphere(self) -> None:
+        self._mask = None
+        if self.picture.view is not None:
+            self.picture.view.mask = None
+        self._show_picture()
 
     def _show_volume(self) -> None:
         volume = self._volume
+        several = len(self._offered) > 1 or any(one.n_frames > 1 for one in self._offered)
+        self.choice.setVisible(several)
         self.opened_part.setVisible(volume is not None)
         self.result.setText("")
         self.picture.view = None if volume is None else SliceView.of(volume)
@@ -372,7 +483,7 @@ class InvivoPage(Page):
         self._show_picture()
 
     def _place(self, vertical: float, across: float) -> None:
-        if self.picture.view is not None:
+        if self.picture.view is not None and self._mask is None:
             self.picture.view.moved(vertical, across)
         self._show_picture()
 
@@ -380,11 +491,16 @@ class InvivoPage(Page):
         view = self.picture.view
         self._found = None
         self.result.setText("")
+        masked = self._mask is not None
+        for widget in (self.label, self.sphere_button):
+            widget.setVisible(masked)
+        self.radius.setEnabled(not masked)
         self._enable()
         if view is None:
             return
         try:
-            view.radius_mm = max(_number("Radius", self.radius), 0.1)
+            if not masked:
+                view.radius_mm = max(_number("Radius", self.radius), 0.1)
         except InputError as error:
             self._controller.report(error, _TITLE)
             return
@@ -392,7 +508,7 @@ class InvivoPage(Page):
         slices = view.volume.grid.shape[0]
         self.where.setText(
             f"slice {round(view.centre[0]) + 1} of {slices} · centre x {x:.1f}, y {y:.1f}, "
-            f"z {z:.1f} mm · click to move the sphere"
+            f"z {z:.1f} mm" + ("" if masked else " · click to move the sphere")
         )
         self.picture.update()
 
@@ -405,7 +521,8 @@ class InvivoPage(Page):
         except InputError as error:
             self._controller.report(error, _TITLE)
             return
-        sphere = SphereOfInterest(view.centre_mm, view.radius_mm)
+        voi = self._mask or SphereOfInterest(view.centre_mm, view.radius_mm)
+        label = None if self._mask is None else self.label.currentData()
         region = self.voi_region.currentText()
         recover = self.recover.isChecked()
 
@@ -414,15 +531,24 @@ class InvivoPage(Page):
                 return measure_invivo(
                     case,
                     volume,
-                    sphere,
+                    voi,
                     region,
+                    label=label,
                     fwhm_mm=fwhm_mm,
                     recovery="mean" if recover else "none",
                 )
 
-        self._controller.read_for(case, _TITLE, work, self._measured)
+        looked_at = (volume, voi, label)
+        self._controller.read_for(case, _TITLE, work, partial(self._measured, looked_at))
 
-    def _measured(self, found: VoiMeasurement) -> None:
+    def _measured(self, looked_at: tuple[Any, ...], found: VoiMeasurement) -> None:
+        view = self.picture.view
+        if view is None:
+            return
+        voi = self._mask or SphereOfInterest(view.centre_mm, view.radius_mm)
+        label = None if self._mask is None else self.label.currentData()
+        if looked_at != (self._volume, voi, label):
+            return  # another place or region was chosen meanwhile
         self._found = found
         doubts = [f"⚠ {text}" for text in found.warnings]
         self.result.setText("\n".join([*measured_lines(found), *doubts]))
@@ -435,6 +561,14 @@ class InvivoPage(Page):
                 lambda case: add_invivo(case, [found.value]),
                 lambda _: f"Added: {found.value.label}.",
             )
+
+
+def _reading(
+    case: Case, files: Sequence[Path], frame: int | None, same: bool
+) -> Generator[Any, None, PetVolume]:
+    with _in_words():
+        work = iter_series(case, files, frame_index=frame, same_patient=same)
+        return (yield from map_progress(work, lambda progress: (_TITLE, progress)))
 
 
 class SlicePicture(QWidget):
@@ -475,6 +609,15 @@ class SlicePicture(QWidget):
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.SmoothPixmapTransform)
         painter.drawImage(area, image)
+        edge = self.view.masked()
+        if edge is not None:
+            painter.setBrush(QColor(palette.SELECTED_TILE))
+            painter.setPen(Qt.PenStyle.NoPen)
+            for at in np.argwhere(edge):
+                corner = QPointF(area.left() + at[1] * wide, area.top() + at[0] * tall)
+                painter.drawRect(QRectF(corner.x(), corner.y(), wide, tall))
+            painter.end()
+            return
         row_, column_, half_rows, half_columns = self.view.circle()
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         painter.setPen(QPen(QColor(palette.SELECTED_TILE), 2))
