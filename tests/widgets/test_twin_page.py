@@ -122,15 +122,15 @@ def test_a_scan_is_predicted_taken_in_used_and_recorded(qtbot, dock, page, case)
     for place, row in enumerate(cells(page.parameters)):
         is_grey = page.parameters.item(place, 2).foreground().color() == grey
         assert is_grey == row[0].endswith("prior only")
-    qtbot.waitUntil(lambda: page.curve.canvas is not None)
-    axes = page.curve.canvas.figure.axes[1]
-    assert len(axes.collections) == 2  # the band, and the ghost of the one before
+    qtbot.waitUntil(lambda: page.curve.figure is not None)
+    _, tumour, blood = page.curve.figure.axes
+    for axes, scan in ((tumour, SCANS[0][1]), (blood, SCANS[0][2])):
+        assert len(axes.collections) == 2  # the band, and the ghost of the one before
+        assert [scan] in [line.get_ydata() for line in axes.lines if line.get_marker() == "o"]
     page.shown.setCurrentIndex(0)
-    qtbot.waitUntil(
-        lambda: (
-            page.curve.canvas is not None and len(page.curve.canvas.figure.axes[1].collections) == 1
-        )
-    )
+    assert page.curve.figure is None  # what is no longer chosen is not shown
+    qtbot.waitUntil(lambda: page.curve.figure is not None)
+    assert [len(axes.collections) for axes in page.curve.figure.axes] == [0, 1, 1]
 
     click(qtbot, page.predict)
     shown(qtbot, dock, page)

@@ -178,7 +178,8 @@ def test_the_dose_has_the_draws_of_the_twin_jointly(case):
     assert words.startswith("time course of the updating twin after 2 scans")
     assert record["time_course_shape"]["from"] == words
     assert record["time_course_shape"]["n_draws"] == 400
-    assert ("time_course_draws", 400, words) in [tuple(row.values()) for row in record["constants"]]
+    row = {"name": "time_course_draws", "value": 400, "source": words}
+    assert row in record["constants"]
     assert record["shares"]["sources"] == ["time_course"]
     # the closed form of the chain, draw by draw, and its variance
     chain, draws = Chain(twin.prior, twin.posterior.names), twin.posterior.draws[:400]

@@ -4,6 +4,7 @@ import json
 import math
 import re
 import shutil
+import struct
 from dataclasses import replace
 from datetime import datetime
 
@@ -11,11 +12,12 @@ import numpy as np
 import pytest
 
 from napari_mosaik.cli import main
-from napari_mosaik.core import InputError, Origin, Table
+from napari_mosaik.core import Cancelled, InputError, Origin, Table
 from napari_mosaik.core.catalogue import PARAMETERS, SUV_RECORD, TILES, UPTAKE
 from napari_mosaik.core.errors import CorruptArtifact
 from napari_mosaik.core.frame import Lattice
 from napari_mosaik.core.invivo import InvivoValue
+from napari_mosaik.core.progress import cancellable, run_to_end
 from napari_mosaik.core.tiles import TileGrid
 from napari_mosaik.dosimetry import NUCLIDES, RepairState, dose_per_activity_gy
 from napari_mosaik.io import Case, create_case
@@ -184,9 +186,8 @@ def test_a_slice_whose_uptake_was_not_computed_is_not_used_yet(case, tmp_path):
     assert note.startswith("the slice is not used yet")
 
 
-@pytest.mark.parametrize(("side", "small"), [(5, True), (60, False)])
-def test_what_the_pet_of_a_small_slice_loses_is_stated(case, side, small):
-    """A square of tiles of 0.3 mm under a PET of 1.5 mm; the share by the error function."""
+def square(case, side):
+    """A square of tiles of 0.3 mm with an SUVbsa of 0.9."""
     measured(case)
     grid = TileGrid(
         Lattice("cd34", (side, side), (300.0, 300.0)), 300.0, np.arange(side**2), np.ones(side**2),
@@ -196,6 +197,12 @@ def test_what_the_pet_of_a_small_slice_loses_is_stated(case, side, small):
     with case.writing():
         for artifact, content in ((TILES, grid), (UPTAKE, uptake)):
             case.store.commit(Origin(artifact.name, 1, "y", ()), {artifact: content}, {})
+
+
+@pytest.mark.parametrize(("side", "small"), [(5, True), (60, False)])
+def test_what_the_pet_of_a_small_slice_loses_is_stated(case, side, small):
+    """The PET has 1.5 mm; the share by the error function."""
+    square(case, side)
     (note,) = CaseTwin(case).status()["notes"] or [""]
     if not small:
         assert note == ""
@@ -205,6 +212,57 @@ def test_what_the_pet_of_a_small_slice_loses_is_stated(case, side, small):
     seen = [(math.erf((edge - one) / width) + math.erf((edge + one) / width)) / 2 for one in x]
     told = re.search(r"would show (\d+) %", note)
     assert int(told[1]) == pytest.approx(100 * np.mean(seen) ** 2, abs=2)
+    assert CaseTwin(case).status()["slice_recovery"] == pytest.approx(np.mean(seen) ** 2, abs=0.02)
+
+
+def test_the_slice_is_divided_by_its_recovery_only_if_chosen(case, capsys):
+    square(case, 5)
+    code, line = call(capsys, case.root, "update", "--slice-recovery")
+    assert code == 2
+    assert "the next scan is at 72 h" in " ".join(line.split())
+    for _ in SCANS:
+        CaseTwin(case).take_in_next()
+    plain = CaseTwin(case)
+    before = plain.scans[-1].main
+    share, fwhm_mm = plain.slice_recovery
+    assert fwhm_mm == 1.5
+    assert "taken as measured and may be too low" in plain.notes[0]
+    assert call(capsys, case.root, "update", "--slice-recovery")[0] == 0
+    twin = CaseTwin(case)
+    (taken,) = (row for row in twin.taken if row.from_slice)
+    assert taken.mean == pytest.approx(before.mean / share, rel=1e-12)
+    assert taken.sd / taken.mean == pytest.approx(before.sd / before.mean)
+    assert taken.source.endswith(f"divided by the recovery {share:.3f}")
+    assert twin.status()["notes"][0].endswith("its mean was divided by that recovery")
+
+
+def test_the_uptake_at_another_time_is_written_as_nifti(case, tmp_path, capsys):
+    square(case, 5)
+    out = tmp_path / "day7.nii"
+    code, line = call(capsys, case.root, "map", "--at-h", 168, "--out", out)
+    assert code == 2
+    assert "no scan of the tumour was taken in" in " ".join(line.split())
+    CaseTwin(case).take_in_next()
+    code, stated = call(capsys, case.root, "map", "--at-h", 168, "--out", out)
+    assert code == 0
+    assert json.loads(out.with_suffix(".json").read_text("utf-8")) == stated
+    twin = CaseTwin(case)
+    chain = Chain(twin.prior, twin.posterior.names)
+    ln = chain.ln_curve(twin.posterior.draws, [168.0, 336.0], "tumour")
+    ratio = np.percentile(np.exp(ln[:, 0] - ln[:, 1]), [5, 50, 95])
+    assert [stated["ratio"][name] for name in ("low", "median", "high")] == pytest.approx(ratio)
+    data = out.read_bytes()
+    assert struct.unpack_from("<8h", data, 40)[:4] == (3, 5, 5, 1)
+    assert np.frombuffer(data, "<f4", offset=352) == pytest.approx(np.full(25, 0.9 * ratio[1]))
+    step = 0.3 / 0.886  # living tissue
+    assert struct.unpack_from("<4f", data, 76)[1:] == pytest.approx((step, step, step))
+    affine = np.array(struct.unpack_from("<12f", data, 280)).reshape(3, 4)
+    assert affine @ [2, 1, 0, 1] == pytest.approx([2.5 * step, -1.5 * step, 0])  # column 2, row 1
+    assert struct.unpack_from("<h", data, 254) == (2,)
+    assert (stated["Units"], stated["uptake"]) == ("cm²/mL", "measured")
+    assert call(capsys, case.root, "map", "--at-h", 336, "--out", out)[1]["ratio"]["high"] == 1.0
+    assert call(capsys, case.root, "map", "--at-h", 168, "--out", tmp_path / "a.tif")[0] == 2
+    assert call(capsys, case.root, "map", "--at-h", -1, "--out", out)[0] == 2
 
 
 def test_a_scan_far_from_its_prediction_is_a_warning(case, capsys):
@@ -495,7 +553,32 @@ def test_the_verification_notices_a_wrong_posterior(monkeypatch):
         return replace(found, draws=found.median * (found.draws / found.median) ** 0.5)
 
     monkeypatch.setattr(module, "predict", too_sure)
-    assert module._rank_gap.__wrapped__() > module.RANK_LIMIT
+    assert run_to_end(module._iter_rank_gap()) > module.RANK_LIMIT
+
+
+def test_a_scan_is_taken_in_with_progress_and_stops_within_the_profile(case):
+    seen = []
+    run_to_end(CaseTwin(case).iter_take_in_next(), seen.append)
+    fractions = [progress.fraction for progress in seen]
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 0.99
+    texts = [progress.text for progress in seen]
+    assert "posterior" in texts
+    assert texts.count("what the scans determine") > 2
+    before = sorted(path.name for path in (case.root / "twin").rglob("*"))
+    checks = iter(range(10**6))
+    for stop in ("posterior", "what the scans determine"):
+        work, asked = CaseTwin(case).iter_take_in_next(), []
+
+        def follow(progress, asked=asked, stop=stop):
+            if progress.text == stop:
+                asked.append(next(checks))
+
+        with pytest.raises(Cancelled), cancellable(lambda asked=asked: bool(asked)):
+            run_to_end(work, follow)
+        assert len(asked) == 1  # not one step more
+    left = sorted(path.name for path in (case.root / "twin").rglob("*"))
+    assert [name for name in left if name not in before] == ["001_120h.json"]
 
 
 def test_a_plan_gets_the_time_course_and_the_record_its_observations(case, capsys):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -36,11 +36,11 @@ twin = command_group(
 commands.add_typer(twin)
 
 
-def _open(case: Path, set_: list[str] | None = None) -> CaseTwin:
+def _open(case: Path, set_: list[str] | None = None, *, recover: bool = False) -> CaseTwin:
     from napari_mosaik.io import Case
     from napari_mosaik.workflow.twin import CaseTwin
 
-    return CaseTwin(Case(case), given_settings(set_))
+    return CaseTwin(Case(case), given_settings(set_), recover_slice=recover)
 
 
 @example_command(twin, "status", "twin status B12 --json")
@@ -92,9 +92,21 @@ def predict_scan_command(
 
 
 @example_command(twin, "update", "twin update B12 --json")
-def update_twin(case: CaseFolder, set_: SettingChanges = None, json: JsonOutput = False) -> None:
+def update_twin(
+    case: CaseFolder,
+    slice_recovery: Annotated[
+        bool,
+        typer.Option(
+            "--slice-recovery",
+            help="Divide the mean of the slice, if it is next, by its recovery: what its PET "
+            "shows of an even uptake (status names it).",
+        ),
+    ] = False,
+    set_: SettingChanges = None,
+    json: JsonOutput = False,
+) -> None:
     """Take in the next scan by time; its prediction is stored first."""
-    document = _open(case, set_).take_in_next()
+    document = _open(case, set_, recover=slice_recovery).take_in_next()
     for sentence in document["warnings"]:
         report_warning(sentence)
     if json:
@@ -219,6 +231,32 @@ def write_time_course(
     typer.echo(
         f"after {document['n_updates']} scans; CV of the time integral of {nuclide} for a given "
         f"uptake at {document['uptake_at_h']:.0f} h: {document['time_course_cv']:.2f}"
+    )
+
+
+@example_command(twin, "map", "twin map B12 --at-h 168 --out day7.nii")
+def write_uptake_map(
+    case: CaseFolder,
+    at_h: Annotated[float, typer.Option(min=0, help="Time after injection, h.")],
+    out: Annotated[Path, typer.Option(help="NIfTI file (.nii); a JSON is written beside it.")],
+    uptake: Annotated[
+        Literal["best", "predicted", "measured"],
+        typer.Option(help="Uptake of the tiles; best: predicted, else measured."),
+    ] = "best",
+    json: JsonOutput = False,
+) -> None:
+    """Write the uptake of the tiles at a time as NIfTI: each follows the tumour's curve."""
+    document = _open(case).write_map(out, at_h, uptake)
+    for sentence in document["warnings"]:
+        report_warning(sentence)
+    if json:
+        print_json(document)
+        return
+    ratio = document["ratio"]
+    typer.echo(
+        f"{out.name}: {document['uptake']} uptake at {document['uptake_at_h']:.0f} h x "
+        f"{figure(ratio['median'])} ({figure(ratio['low'])} to {figure(ratio['high'])}), "
+        f"{document['Units']}"
     )
 
 

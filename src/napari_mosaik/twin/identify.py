@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_mosaik.core import FloatArray
+from napari_mosaik.core.progress import blocking
 from napari_mosaik.twin.chain import Chain
 from napari_mosaik.twin.data import Observation, Prior, checked_observations
 from napari_mosaik.twin.posterior import (
@@ -26,6 +27,7 @@ __all__ = [
     "PRIOR_ONLY",
     "IdentifiabilityRow",
     "ScanIdentifiability",
+    "iter_scan_identifiability",
     "scan_identifiability",
 ]
 
@@ -88,13 +90,13 @@ class ScanIdentifiability:
     correlated: tuple[tuple[str, str], ...]
 
 
-def scan_identifiability(
+def iter_scan_identifiability(
     model: str,
     prior: Prior,
     observations: Iterable[Observation],
     *,
     free: Sequence[str] | None = None,
-) -> ScanIdentifiability:
+) -> Generator[float, None, ScanIdentifiability]:
     """Linearised at the prior median: information of the scans beside that of the prior.
 
     The ends of the profile likelihood are exact for the log-linear model; for the chain the other
@@ -111,6 +113,11 @@ def scan_identifiability(
         The scans; none is allowed.
     free
         Free parameters; all with a prior SD above 0 if None.
+
+    Yields
+    ------
+    float
+        Fraction that is done.
 
     Raises
     ------
@@ -140,7 +147,7 @@ def scan_identifiability(
     prior_sd = np.sqrt(np.diag(covariance))
     alone = _cramer_rao(slopes / noise[:, None], prior_sd)
     if chain is not None:
-        ends = _profile(chain, rows, alone)
+        ends = yield from _profile(chain, rows, alone)
     else:
         ends = _line_profile(
             slopes, np.array([row.ln_mean for row in rows]) - middle, noise, mean, alone
@@ -154,6 +161,9 @@ def scan_identifiability(
         for name, sd, bound, c, (low, high) in columns
     ]
     return ScanIdentifiability(tuple(found), _singular_values(slopes), _pairs(names, after))
+
+
+scan_identifiability = blocking(iter_scan_identifiability)
 
 
 def _is_diagonal(matrix: FloatArray) -> bool:
@@ -206,7 +216,7 @@ def _line_profile(
 
 def _profile(
     chain: Chain, rows: Sequence[Observation], alone: FloatArray
-) -> list[tuple[float, float]]:
+) -> Generator[float, None, list[tuple[float, float]]]:
     """Ends of the profile likelihood of each free parameter of the chain."""
     p = len(chain.free)
     if not rows:
@@ -216,7 +226,8 @@ def _profile(
     seen = np.flatnonzero(np.isfinite(alone))
     places, sides = np.repeat(seen, 2), np.tile([-1, 1], seen.size)
     fit = damped_fit(chain, rows, likely[None], limits=(low, high))
-    edges = _edges(chain, rows, fit, (places, np.where(sides < 0, low[places], high[places])))
+    limits = np.where(sides < 0, low[places], high[places])
+    edges = yield from _edges(chain, rows, fit, (places, limits))
     ends = np.tile([-math.inf, math.inf], (p, 1))
     ends[seen] = np.where(np.isnan(edges), sides * math.inf, edges).reshape(-1, 2)
     return [(float(low), float(high)) for low, high in ends]
@@ -245,7 +256,7 @@ def _edges(
     rows: Sequence[Observation],
     fit: tuple[FloatArray, FloatArray],
     ends: tuple[NDArray[np.intp], FloatArray],
-) -> FloatArray:
+) -> Generator[float, None, FloatArray]:
     """(e,) values at which the profiles have risen by 3.84 towards their limits, NaN if nowhere.
 
     Each step begins at the fit of the one before (Raue et al. 2009); then two finer series.
@@ -258,10 +269,13 @@ def _edges(
     held[one, places] = True
     inner, outer, low = points[one, places], limits.copy(), np.zeros(places.size)
     edges = np.full(places.size, np.nan)
-    for marks in (np.linspace(0, 1, _GRID_POINTS) ** 2, np.linspace(0, 1, 6), np.linspace(0, 1, 6)):
+    series = (np.linspace(0, 1, _GRID_POINTS) ** 2, np.linspace(0, 1, 6), np.linspace(0, 1, 6))
+    done, whole = 0, sum(marks.size for marks in series)
+    for marks in series:
         begin, width = inner.copy(), outer - inner
         open_ = np.ones(places.size, bool)
-        for mark in marks[1:]:
+        for number, mark in enumerate(marks[1:]):
+            yield (done + number) / whole
             start = points.copy()
             start[one, places] = begin + mark * width
             moved, sums = damped_fit(
@@ -277,6 +291,7 @@ def _edges(
             inner, low = np.where(open_, start[one, places], inner), np.where(open_, rise, low)
             if not open_.any():
                 break
+        done += marks.size
     return edges
 
 

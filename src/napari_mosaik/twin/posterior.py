@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from napari_mosaik.core import FloatArray, InputError
-from napari_mosaik.core.progress import checkpoint
+from napari_mosaik.core.progress import blocking, checkpoint, run_to_end
 from napari_mosaik.twin.chain import CHAIN_REGIONS, Chain
 from napari_mosaik.twin.data import LOG_LINEAR, Observation, Prior, checked_observations
 from napari_mosaik.twin.sampling import (
@@ -28,6 +28,7 @@ __all__ = [
     "chain_posterior",
     "check_one_region",
     "damped_fit",
+    "iter_chain_posterior",
     "linear_update",
     "log_linear_posterior",
     "log_linear_rows",
@@ -203,14 +204,14 @@ def log_linear_rows(names: Sequence[str], time_h: ArrayLike) -> FloatArray:
     return np.stack([columns[name] for name in names], axis=1)
 
 
-def chain_posterior(
+def iter_chain_posterior(
     observations: Iterable[Observation],
     prior: Prior,
     *,
     free: Sequence[str],
     method: Method = "grid",
     seed: int = 0,
-) -> Posterior:
+) -> Generator[float, None, Posterior]:
     """Posterior of the delivery-limited chain over the logarithms of its free parameters.
 
     Parameters
@@ -227,6 +228,11 @@ def chain_posterior(
         'ensemble': 32 walkers until the split R-hat is below 1.01 and the effective size above 400.
     seed
         Seed of all draws; equal seeds give equal bytes.
+
+    Yields
+    ------
+    float
+        Fraction that is done.
 
     Raises
     ------
@@ -255,15 +261,18 @@ def chain_posterior(
         weights = np.full(len(draws), 1 / len(draws))
         return _posterior((chain.mean, chain.covariance, 0.0), about, draws, (draws, weights))
     if method == "grid":
-        points, weights, evidence = _grid(chain, rows)
+        points, weights, evidence = yield from _grid(chain, rows)
         draws = drawn_by_weight(points, weights, seed)
     else:
-        points, weights, evidence, used, draws = _sampled(chain, rows, method, seed)
+        points, weights, evidence, used, draws = yield from _sampled(chain, rows, method, seed)
         about = (chain.free, "chain", prior, rows, used, seed)
     mean = weights @ points
     centred = points - mean
     covariance = (weights[:, None] * centred).T @ centred
     return _posterior((mean, covariance, evidence), about, draws, (points, weights))
+
+
+chain_posterior = blocking(iter_chain_posterior)
 
 
 def _posterior(
@@ -292,7 +301,9 @@ def _ln_likelihood(gaps: NDArray[np.float64], sd: float) -> NDArray[np.float64]:
     return np.asarray(-0.5 * (gaps / sd) ** 2 - math.log(sd) - 0.5 * _LN_2PI)
 
 
-def _grid(chain: Chain, rows: Sequence[Observation]) -> tuple[FloatArray, FloatArray, float]:
+def _grid(
+    chain: Chain, rows: Sequence[Observation]
+) -> Generator[float, None, tuple[FloatArray, FloatArray, float]]:
     """Points, weights and ln evidence on a grid about where the posterior is."""
     prior_sd = np.sqrt(np.diag(chain.covariance))
     low, high = chain.mean - GRID_SD * prior_sd, chain.mean + GRID_SD * prior_sd
@@ -305,7 +316,7 @@ def _grid(chain: Chain, rows: Sequence[Observation]) -> tuple[FloatArray, FloatA
         )
     low, high = _narrowed(chain, rows, low, high, np.sqrt(np.diag(spread)))
     axes = [np.linspace(a, b, GRID) for a, b in zip(low, high, strict=True)]
-    density = _on_grid(chain, rows, axes)
+    density = yield from _on_grid(chain, rows, axes)
     top = density.max()
     share = np.exp(density - top)
     steps = math.prod(float(axis[1] - axis[0]) for axis in axes)
@@ -324,7 +335,7 @@ def _narrowed(
         if ((high - low) / (GRID - 1) <= sd / 3).all():
             break
         axes = [np.linspace(a, b, _COARSE) for a, b in zip(low, high, strict=True)]
-        density = _on_grid(chain, rows, axes)
+        density = run_to_end(_on_grid(chain, rows, axes))
         kept = np.argwhere(density > density.max() - _LOST_BELOW)
         first, last = kept.min(axis=0) - 1, kept.max(axis=0) + 1
         for place, axis in enumerate(axes):
@@ -335,11 +346,12 @@ def _narrowed(
 
 def _on_grid(
     chain: Chain, rows: Sequence[Observation], axes: Sequence[FloatArray]
-) -> NDArray[np.float64]:
+) -> Generator[float, None, NDArray[np.float64]]:
     """Log of prior times likelihood on the grid of one or two axes."""
     out = np.empty([axis.size for axis in axes])
     step = max(1, _ROWS // (out.size // len(out)))
     for start in range(0, len(out), step):
+        yield start / len(out)
         checkpoint()
         here = slice(start, start + step)
         parts = [axes[0][here].reshape(-1, *(1,) * (len(axes) - 1)), *axes[1:]]
@@ -444,7 +456,7 @@ def damped_fit(
 
 def _sampled(
     chain: Chain, rows: Sequence[Observation], method: Method, seed: int
-) -> tuple[FloatArray, FloatArray, float, Method, FloatArray]:
+) -> Generator[float, None, tuple[FloatArray, FloatArray, float, Method, FloatArray]]:
     """Points, weights, ln evidence, the method that was used and the draws."""
     values, sd = _values(rows)
 
@@ -456,7 +468,9 @@ def _sampled(
     centre, spread = posterior_mode(chain, rows)
     if method == "laplace":
         proposal = centre, spread
-        for _ in range(_ROUNDS):
+        for number in range(_ROUNDS):
+            yield (1 + number) / (2 + _ROUNDS)
+            checkpoint()
             points, weights, evidence, k = importance_points(ln_density, *proposal, seed)
             if k < MAX_PARETO_K:
                 draws = drawn_by_weight(points, weights, seed)

@@ -14,6 +14,7 @@ from napari_mosaik.core.catalogue import PARAMETERS, PREDICTION, TILES, UPTAKE
 from napari_mosaik.dosimetry import NUCLIDES
 from napari_mosaik.io.case import Case
 from napari_mosaik.twin import predict
+from napari_mosaik.twin.chain import CHAIN_REGIONS
 from napari_mosaik.twin.identify import PRIOR_ONLY
 from napari_mosaik.view.figure import axis_label, new_figure, tidy
 from napari_mosaik.view.formatting import count, number
@@ -73,8 +74,8 @@ class TwinPicture:
     times_h
         (t,) times after injection, h.
     bands
-        (3, t) 5 %, median and 95 % of the tumour's curve, unit of the scans: of the prior, then
-        after each update.
+        Of tumour and blood, (3, t) 5 %, median and 95 % of the curve, unit of the scans: of the
+        prior, then after each update.
     predictions
         Stored prediction of each scan that was taken in, in order, and of the next one, if any.
     worth
@@ -88,7 +89,7 @@ class TwinPicture:
     status: Mapping[str, Any]
     unit: str
     times_h: FloatArray
-    bands: tuple[FloatArray, ...]
+    bands: Mapping[str, tuple[FloatArray, ...]]
     predictions: tuple[Mapping[str, Any], ...]
     worth: Mapping[str, Mapping[str, Any] | None]
     plans: tuple[str, ...]
@@ -98,7 +99,7 @@ class TwinPicture:
     @property
     def n_updates(self) -> int:
         """Number of scans that were taken in."""
-        return len(self.bands) - 1
+        return len(self.bands["tumour"]) - 1
 
     @property
     def has_scans(self) -> bool:
@@ -109,6 +110,15 @@ class TwinPicture:
     def next_scan(self) -> Mapping[str, Any] | None:
         """Time and region of the next scan; None if all were taken in."""
         found: Mapping[str, Any] | None = self.status["next_scan"]
+        return found
+
+    @property
+    def recovery_of_next(self) -> float | None:
+        """Recovery of the slice where it is the next scan; None otherwise, or if not known."""
+        time = None if self.next_scan is None else self.next_scan["time_h"]
+        rows = self.status["scans"]
+        ahead = any(row["from_slice"] and row["time_h"] == time for row in rows)
+        found: float | None = self.status["slice_recovery"] if ahead else None
         return found
 
     @property
@@ -133,10 +143,12 @@ def read_twin(case: Case) -> TwinPicture:
     status = twin.status()
     latest = max([twin.surgery_h, *(row["time_h"] for row in status["scans"])])
     times = np.linspace(0.0, 1.04 * latest, _N_TIMES)
-    bands = []
+    bands: dict[str, list[FloatArray]] = {region: [] for region in CHAIN_REGIONS}
     for n in range(len(twin.updates) + 1):
-        curve = predict(twin.posterior_after(n), times)
-        bands.append(np.stack([curve.low, curve.median, curve.high]))
+        posterior = twin.posterior_after(n)
+        for region, found in bands.items():
+            curve = predict(posterior, times, region)
+            found.append(np.stack([curve.low, curve.median, curve.high]))
     predictions = [twin.prediction_before(n) for n in range(len(twin.updates) + 1)]
     targets = {
         "Uptake at surgery": ("uptake", twin.surgery_h),
@@ -147,7 +159,7 @@ def read_twin(case: Case) -> TwinPicture:
         status,
         twin.unit,
         times,
-        tuple(bands),
+        {region: tuple(found) for region, found in bands.items()},
         tuple(one for one in predictions if one is not None),
         worth,
         tuple(read_plans(case.root)),
@@ -275,50 +287,59 @@ def decision_lines(picture: TwinPicture) -> list[str]:
 
 # --- figures ------------------------------------------------------------------------------------
 def twin_time_figure(picture: TwinPicture, shown: int) -> Figure:
-    """Time line and curve of the tumour after *shown* scans, above a ghost of the one before."""
-    figure = new_figure(4.4, 3.6)
+    """Time line, curves of tumour and blood after *shown* scans, above ghosts of those before."""
+    figure = new_figure(4.4, 4.4)
     figure.set_layout_engine(None)
-    figure.subplots_adjust(left=0.14, right=0.97, bottom=0.14, top=0.98, hspace=0.05)
-    line, axes = figure.subplots(2, 1, sharex=True, height_ratios=[1, 4.2])
+    figure.subplots_adjust(left=0.14, right=0.97, bottom=0.11, top=0.98, hspace=0.08)
+    line, *both = figure.subplots(3, 1, sharex=True, height_ratios=[1, 4, 2.6])
     _draw_time_line(line, picture, shown)
-    tidy(axes, axis_label("Time after injection", "d"), f"Tumour, {picture.unit}")
-    days = picture.times_h / _DAY_H
+    for axes, region in zip(both, picture.bands, strict=True):
+        _draw_region(axes, picture, region, shown)
+    both[0].legend(fontsize=7, frameon=False, loc="upper left")
+    both[-1].set_xlabel(axis_label("Time after injection", "d"))
+    return figure
+
+
+def _draw_region(axes: Axes, picture: TwinPicture, region: str, shown: int) -> None:
+    """Curve and band of a region, what was seen of it, and what is predicted of the next scan."""
+    tidy(axes, "", f"{region.capitalize()}, {picture.unit}")
+    days, bands = picture.times_h / _DAY_H, picture.bands[region]
     if shown:
-        low, _, high = picture.bands[shown - 1]
+        low, _, high = bands[shown - 1]
         axes.fill_between(
             days, low, high, color=palette.PALE_LINE, alpha=0.45, lw=0, label="before"
         )
-    low, median, high = picture.bands[shown]
+    low, median, high = bands[shown]
     colour = palette.PREDICTED
     axes.fill_between(days, low, high, color=colour, alpha=0.3, lw=0, label="90 %")
     axes.plot(days, median, color=colour, lw=1.6)
     for place, update in enumerate(picture.status["updates"]):
         for one in update["regions"]:
-            if one["region"] == "tumour":
+            if one["region"] == region:
                 face = palette.MEASURED if place < shown else "none"
                 axes.plot(
                     update["time_h"] / _DAY_H, one["mean"], "o", color=palette.MEASURED,
                     markerfacecolor=face, ms=5,
                 )  # fmt: skip
     awaited = picture.awaited
-    if awaited is not None and shown == picture.n_updates and awaited["region"] == "tumour":
-        middle = awaited["median"]
-        ends = [[middle - awaited["low"]], [awaited["high"] - middle]]
-        axes.errorbar(
-            awaited["time_h"] / _DAY_H, middle, yerr=ends, fmt="_", color=colour, capsize=4, lw=1.4
-        )
-    axes.set_ylim(0, _top(picture, shown))
-    axes.legend(fontsize=7, frameon=False, loc="upper left")
-    return figure
+    if awaited is not None and shown == picture.n_updates:
+        for one in awaited["regions"]:
+            if one["region"] == region:
+                ends = [[one["median"] - one["low"]], [one["high"] - one["median"]]]
+                axes.errorbar(
+                    awaited["time_h"] / _DAY_H, one["median"], yerr=ends, fmt="_", color=colour,
+                    capsize=4, lw=1.4,
+                )  # fmt: skip
+    axes.set_ylim(0, _top(picture, region, shown))
 
 
-def _top(picture: TwinPicture, shown: int) -> float:
+def _top(picture: TwinPicture, region: str, shown: int) -> float:
     """Upper end of the axis: the whole band, but no more than five times what was seen."""
     seen = [
         row["mean"] for one in picture.status["updates"] for row in one["regions"]
-        if row["region"] == "tumour"
+        if row["region"] == region
     ]  # fmt: skip
-    highest = float(picture.bands[shown][2].max())
+    highest = float(picture.bands[region][shown][2].max())
     return 1.08 * (min(highest, 5 * max(seen)) if seen and shown else highest)
 
 
@@ -353,7 +374,7 @@ def parameter_strip_figure(picture: TwinPicture) -> Figure:
     parameters = picture.status["parameters"]
     figure = new_figure(4.4, 0.5 + 0.3 * len(parameters))
     figure.set_layout_engine(None)
-    figure.subplots_adjust(left=0.52, right=0.98, bottom=0.02, top=0.98)
+    figure.subplots_adjust(left=0.6, right=0.98, bottom=0.02, top=0.98)
     axes = tidy(figure.add_subplot())
     widest = 1.1
     for place, one in enumerate(parameters):

@@ -119,24 +119,40 @@ def write_activity(case: Case, name: str, path: Path) -> dict[str, Any]:
     return stated
 
 
-def nifti_bytes(values: FloatArray, voxel_mm: tuple[float, float, float]) -> bytes:
-    """A NIfTI-1 file of one slice (rows, columns) in Bq/mL or Gy; sizes in mm."""
+def nifti_bytes(
+    values: FloatArray, voxel_mm: tuple[float, float, float], *, placed: bool = False
+) -> bytes:
+    """A NIfTI-1 file of one slice (rows, columns) in Bq/mL, Gy or SUV; sizes in mm.
+
+    With *placed* it says where its voxels lie (sform): x along the columns, y against the rows,
+    from the upper left corner of the map on.
+    """
     head = np.zeros(1, _HEADER)
     head["size"], head["datatype"], head["bits"] = 348, 16, 32
     head["dim"][0] = (3, values.shape[1], values.shape[0], 1, 1, 1, 1, 1)
     head["pixdim"][0] = (1.0, *voxel_mm, 0.0, 0.0, 0.0, 0.0)
     head["offset"], head["slope"], head["units"], head["magic"] = 352.0, 1.0, 2, b"n+1"
+    if placed:
+        wide, high, deep = voxel_mm
+        head["sform"] = 2  # aligned, not in a scanner
+        head["srow"][0] = [wide, 0, 0, wide / 2, 0, -high, 0, -high / 2, 0, 0, deep, 0]
     return head.tobytes() + bytes(4) + np.ascontiguousarray(values, "<f4").tobytes()
 
 
 _HEADER: Final = np.dtype(
     {
-        "names": ["size", "dim", "datatype", "bits", "pixdim", "offset", "slope", "units", "magic"],
-        "formats": ["<i4", ("<i2", 8), "<i2", "<i2", ("<f4", 8), "<f4", "<f4", "u1", "S4"],
-        "offsets": [0, 40, 70, 72, 76, 108, 112, 123, 344],
+        "names": [
+            "size", "dim", "datatype", "bits", "pixdim", "offset", "slope", "units", "sform",
+            "srow", "magic",
+        ],
+        "formats": [
+            "<i4", ("<i2", 8), "<i2", "<i2", ("<f4", 8), "<f4", "<f4", "u1", "<i2", ("<f4", 12),
+            "S4",
+        ],
+        "offsets": [0, 40, 70, 72, 76, 108, 112, 123, 254, 280, 344],
         "itemsize": 348,
     }
-)
+)  # fmt: skip
 
 
 def compare_dose(case: Case, name: str, path: Path) -> dict[str, Any]:

@@ -13,23 +13,32 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from functools import cache, cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final, Literal
 
 import numpy as np
 
+from napari_mosaik.core.artifact import Progress
 from napari_mosaik.core.atomic import atomic_folder
-from napari_mosaik.core.catalogue import PARAMETERS, SUV_RECORD, TILES, UPTAKE
+from napari_mosaik.core.catalogue import (
+    ALIGNMENT,
+    PARAMETERS,
+    PREDICTION,
+    SUV_RECORD,
+    TILES,
+    UPTAKE,
+)
 from napari_mosaik.core.errors import CorruptArtifact, InputError, MosaikError
 from napari_mosaik.core.invivo import InvivoValue
 from napari_mosaik.core.manifest import SEAL, file_digest, read_sealed, sealed
 from napari_mosaik.core.params import Params, digest, setting
 from napari_mosaik.core.pet_records import InjectionRecord
+from napari_mosaik.core.progress import blocking, checkpoint, map_progress, run_to_end
 from napari_mosaik.core.text import read_text
 from napari_mosaik.dosimetry import NUCLIDES
 from napari_mosaik.io.case import Case
@@ -40,13 +49,14 @@ from napari_mosaik.twin import (
     Posterior,
     Prior,
     chain_posterior,
-    identifiability,
     log_linear_posterior,
     predict,
     value_of_scan,
 )
 from napari_mosaik.twin.chain import Chain
 from napari_mosaik.twin.data import CHAIN
+from napari_mosaik.twin.identify import iter_scan_identifiability
+from napari_mosaik.twin.posterior import iter_chain_posterior
 from napari_mosaik.twin.scans import scored
 from napari_mosaik.uptake import SuvKind
 from napari_mosaik.uptake.suv import body_measure, net_dose_bq
@@ -64,6 +74,7 @@ __all__ = [
     "TwinParams",
     "TwinScan",
     "begun_twin",
+    "iter_verified_by_lines",
     "time_course_csv",
     "verified_by_lines",
 ]
@@ -92,6 +103,7 @@ _SLICE_FWHM_MM: Final = 1.5
 """Resolution of the scanner of the slice where the case states none."""
 _SMALL_SLICE: Final = 0.9
 """A PET that shows less of an even uptake of the slice is a note."""
+_RECOVERED: Final = "divided by the recovery"
 _S_PER_H: Final = 3600.0
 _SURGERY_H: Final = 336.0
 _POSSIBLE_H: Final = (4.0, *np.arange(24.0, 1000.0, 24.0).tolist())
@@ -178,6 +190,8 @@ class CaseTwin:
         The case.
     settings
         Changes of `TwinParams`; only before the first prediction is stored.
+    recover_slice
+        Whether the mean of the slice is divided by its recovery when it is taken in.
 
     Raises
     ------
@@ -187,8 +201,14 @@ class CaseTwin:
         If a stored file was changed.
     """
 
-    def __init__(self, case: Case, settings: Mapping[str, Any] | None = None) -> None:
-        self.case = case
+    def __init__(
+        self,
+        case: Case,
+        settings: Mapping[str, Any] | None = None,
+        *,
+        recover_slice: bool = False,
+    ) -> None:
+        self.case, self.recover_slice = case, recover_slice
         self.root = case.root / _FOLDER
         self.notes: list[str] = []
         self._prior_file = _sealed_file(self.root / "prior.json")
@@ -283,7 +303,7 @@ class CaseTwin:
         """The mean of the excised slice, if the case has it and its terms."""
         taken = [row for row in self.taken if row.from_slice]
         if taken:
-            self.notes += [text for text in [self._slice_loss()] if text]
+            self.notes += [text for text in [self._slice_loss(taken[0])] if text]
             return taken
         if not rows:
             return []
@@ -301,13 +321,32 @@ class CaseTwin:
         if any((row.time_h, row.region) == (found.time_h, "tumour") for row in rows):
             self.notes.append("the slice is not used: invivo.csv has the tumour at its time")
             return []
-        self.notes += [text for text in [self._slice_loss()] if text]
+        self.notes += [text for text in [self._slice_loss(found)] if text]
         return [found]
 
-    def _slice_loss(self) -> str:
+    def _slice_loss(self, taken: Observation) -> str:
         """A sentence on what the PET of a small slice loses; empty if little, or not known."""
-        if not all(self.case.store.folder(one).is_dir() for one in (TILES, UPTAKE)):
+        known = self.slice_recovery
+        if known is None:
             return ""
+        share, fwhm_mm = known
+        words = (
+            f"The slice is small for its PET of {fwhm_mm:g} mm: of an even uptake its tiles would "
+            f"show {100 * share:.0f} % on average; "
+        )
+        if _RECOVERED in taken.source:
+            return f"{words}its mean was divided by that recovery"
+        return f"{words}its mean is taken as measured and may be too low" * (share < _SMALL_SLICE)
+
+    @cached_property
+    def slice_recovery(self) -> tuple[float, float] | None:
+        """Share of an even uptake that the tiles of the slice show, and resolution of its PET, mm.
+
+        The tissue of the tiles, seen with a Gaussian of that full width at half maximum, as a mean
+        over the tiles with an uptake; nothing outside the tissue.  None without tiles or uptake.
+        """
+        if not all(self.case.store.folder(one).is_dir() for one in (TILES, UPTAKE)):
+            return None
         from scipy.ndimage import gaussian_filter
 
         grid = self.case.store.read(TILES)
@@ -317,13 +356,8 @@ class CaseTwin:
         sigma = [1000 * fwhm_mm / SIGMAS_PER_FWHM / step for step in grid.lattice.spacing_um]
         tissue = np.nan_to_num(np.asarray(grid.paint(grid.coverage).values, float))
         shown = gaussian_filter(tissue, sigma, mode="constant").ravel()[grid.kept]
-        share = float(shown[np.isfinite(suv)].mean())
-        if share >= _SMALL_SLICE:
-            return ""
-        return (
-            f"The slice is small for its PET of {fwhm_mm:g} mm: of an even uptake its tiles would "
-            f"show {100 * share:.0f} % on average; its mean is taken as measured and may be too low"
-        )
+        seen = shown[np.isfinite(suv)]
+        return (float(seen.mean()), fwhm_mm) if seen.size and seen.mean() > 0 else None
 
     def _measured_slice(self) -> Observation:
         hours = self._excision_h()
@@ -339,7 +373,12 @@ class CaseTwin:
             * self.activity_measure(self.unit)
             / self.activity_measure(stated)
         )
-        origin = self.case.store.origin(UPTAKE)
+        origin, words = self.case.store.origin(UPTAKE), ""
+        if self.recover_slice:
+            if self.slice_recovery is None:
+                raise InputError("its recovery is not known without tiles and their uptake")
+            mean /= self.slice_recovery[0]
+            words = f", {_RECOVERED} {self.slice_recovery[0]:.3f}"
         return Observation(
             time_h=hours,
             region="tumour",
@@ -347,7 +386,7 @@ class CaseTwin:
             sd=_SLICE_ERROR * mean,
             unit=self.unit,
             from_slice=True,
-            source=f"uptake {origin.digest() if origin else ''}".strip(),
+            source=f"uptake {origin.digest() if origin else ''}".strip() + words,
         )
 
     def activity_measure(self, unit: str) -> float:
@@ -519,8 +558,13 @@ class CaseTwin:
             write_json(place, sealed(record))
         return dict(record)
 
-    def take_in_next(self) -> dict[str, Any]:
+    def iter_take_in_next(self) -> Generator[Progress, None, dict[str, Any]]:
         """Take in the next scan by time: score its stored prediction, store the posterior.
+
+        Yields
+        ------
+        Progress
+            What is done; a stop before the end leaves the prediction and stores nothing else.
 
         Raises
         ------
@@ -529,16 +573,30 @@ class CaseTwin:
         SolverError
             If the posterior could not be computed.
         """
-        scan, prediction = self._needed_scan(), self.predict_next()
+        scan = self._needed_scan()
+        if self.recover_slice and not scan.main.from_slice:
+            raise InputError(
+                f"the recovery is that of the slice, and the next scan is at {scan.time_h:g} h; "
+                "choose it when the slice is next"
+            )
+        yield Progress(0, 1, "prediction")
+        prediction = self.predict_next()
         before = self.posterior
         known = {(row.time_h, row.region) for row in self.taken}
         new = [row for row in scan.rows if (row.time_h, row.region) not in known]
-        after = chain_posterior(
+        work = iter_chain_posterior(
             [*self.taken, *new],
             self.prior,
             free=before.names,
             method=_method(self.start["free"]),
             seed=self.params.seed,
+        )
+        after = yield from map_progress(work, partial(_share, "posterior", 0.05, 0.3))
+        parameters = yield from map_progress(
+            self._iter_parameters(after), partial(_share, "what the scans determine", 0.3, 0.6)
+        )
+        verification = yield from map_progress(
+            iter_verified_by_lines(after.observations), partial(_share, "checks", 0.6, 0.99)
         )
         regions: list[dict[str, Any]] = []
         for row in new:
@@ -566,11 +624,14 @@ class CaseTwin:
             "log_evidence": after.log_evidence,
             "method": after.method,
             "seed": self.params.seed,
-            "parameters": self._parameters_of(after),
-            "verification": verified_by_lines(after.observations),
+            "parameters": parameters,
+            "verification": verification,
         }
+        yield Progress(0.99, 1, "storing")
         self._store(record, after)
         return record
+
+    take_in_next = blocking(iter_take_in_next)
 
     def _doubt(self, scan: TwinScan, one: Mapping[str, Any]) -> str:
         return (
@@ -638,6 +699,7 @@ class CaseTwin:
             ],
             "updates_with_new_images": self.updates_with_new_images,
             "next_scan": {"time_h": after.time_h, "region": after.main.region} if after else None,
+            "slice_recovery": self.slice_recovery and self.slice_recovery[0],
             "surface_density_per_um": self.start["surface_density_per_um"],
             "surface_source": self.start["surface_source"],
             "notes": [*self.notes, *self.posterior.notes],
@@ -650,10 +712,14 @@ class CaseTwin:
         """The parameters with their words: as stored with the last update, or of the prior."""
         if self.updates:
             return list(self.updates[-1]["parameters"])
-        return self._parameters_of(self.posterior)
+        return run_to_end(self._iter_parameters(self.posterior))
 
-    def _parameters_of(self, posterior: Posterior) -> list[dict[str, Any]]:
-        found = identifiability("chain", self.prior, posterior.observations, free=posterior.names)
+    def _iter_parameters(
+        self, posterior: Posterior
+    ) -> Generator[float, None, list[dict[str, Any]]]:
+        found = yield from iter_scan_identifiability(
+            "chain", self.prior, posterior.observations, free=posterior.names
+        )
         if posterior.observations:
             bands = np.exp(np.percentile(posterior.draws, [5, 50, 95], axis=0))
         else:
@@ -669,15 +735,19 @@ class CaseTwin:
             for row, low, median, high in zip(found.rows, *bands, strict=True)
         ]  # fmt: skip
 
-    def identify(self) -> dict[str, Any]:
+    def iter_identify(self) -> Generator[float, None, dict[str, Any]]:
         """Rows of `identifiability`, singular values and correlated pairs, as a document."""
-        found = identifiability("chain", self.prior, self.taken, free=self.posterior.names)
+        found = yield from iter_scan_identifiability(
+            "chain", self.prior, self.taken, free=self.posterior.names
+        )
         return {
             "rows": [asdict(row) for row in found.rows],
             "singular_values": found.singular_values.tolist(),
             "correlated": [list(pair) for pair in found.correlated],
             "n_observations": len(self.taken),
         }
+
+    identify = blocking(iter_identify)
 
     def worth_of_scans(
         self, times_h: Sequence[float], target: tuple[str, float] | None, cv: float
@@ -766,6 +836,85 @@ class CaseTwin:
         if record is None or record.injected is None or record.excised is None:
             return None
         return (record.excised - record.injected).total_seconds() / _S_PER_H
+
+    def write_map(
+        self, path: Path, at_h: float, uptake: Literal["best", "predicted", "measured"] = "best"
+    ) -> dict[str, Any]:
+        """Write the uptake of the tiles at a time, h after injection, as NIfTI, a JSON beside it.
+
+        The SUV of a tile times the median over the draws of the tumour's curve at that time, as a
+        multiple of it at the excision; decay-corrected to injection.  One voxel a tile, NaN where
+        there is no uptake; lengths of living tissue.
+
+        Parameters
+        ----------
+        path
+            A ``.nii`` file.
+        at_h
+            Time after injection, h; 0 or more.
+        uptake
+            Of the tiles: predicted, measured, or the first of them that the case has.
+
+        Returns
+        -------
+        dict
+            What the JSON states: unit, times, ``ratio`` with its 5 and 95 %, voxel size, affine.
+
+        Raises
+        ------
+        InputError
+            If no scan of the tumour was taken in, the case lacks uptake or time of the excision,
+            or the file is no ``.nii``.
+        """
+        from napari_mosaik.workflow.dose_exchange import nifti_bytes
+        from napari_mosaik.workflow.steps.align import transform_of
+        from napari_mosaik.workflow.steps.dose import SHRINKAGE
+
+        if path.suffix.lower() != ".nii":
+            raise InputError(f"'{path.name}' is no .nii file: change the name of the file")
+        if not any(row.region == "tumour" for row in self.taken):
+            raise InputError("no scan of the tumour was taken in: the map would be the prior alone")
+        excised_h, store = self._excision_h(), self.case.store
+        if excised_h is None:
+            raise InputError(
+                "the uptake of the tiles has no time: give the time of injection and of excision "
+                "in the injection record"
+            )
+        kinds = {"predicted": PREDICTION, "measured": UPTAKE}
+        wanted = list(kinds) if uptake == "best" else [uptake]
+        which = next((name for name in wanted if store.folder(kinds[name]).is_dir()), None)
+        if which is None:
+            raise InputError(f"the case has no {' or '.join(wanted)} uptake; run that step first")
+        table, grid = store.read(kinds[which]), store.read(TILES)
+        curves = predict(self.posterior, [excised_h, at_h]).draws
+        low, ratio, high = np.percentile(curves[:, 1] / curves[:, 0], [5, 50, 95]).tolist()
+        placed = store.folder(ALIGNMENT["pet"]).is_dir()
+        scale = transform_of(store.read(ALIGNMENT["pet"])).scale if placed else SHRINKAGE
+        high_mm, wide_mm = (step / scale / 1e3 for step in grid.lattice.spacing_um)
+        values = np.asarray(grid.paint(np.asarray(table["suv"], float) * ratio).values, float)
+        voxel_mm = (wide_mm, high_mm, high_mm)
+        write_bytes(path, nifti_bytes(values, voxel_mm, placed=True))
+        stated = json_ready(
+            {
+                "Units": table.unit("suv"),
+                "quantity": "SUV, decay-corrected to injection",
+                "uptake": which,
+                "time_h": at_h,
+                "uptake_at_h": excised_h,
+                "ratio": {"median": ratio, "low": low, "high": high},
+                "voxel_mm": {"column": wide_mm, "row": high_mm, "thickness": high_mm},
+                "affine": "x along the columns, y against the rows, from the upper left corner",
+                "lengths": f"living tissue: those of the section / {scale:.4g}",
+                "case": self.case.name,
+                "n_updates": len(self.updates),
+                "data": _data_digest(self.taken),
+                "seed": self.params.seed,
+                "warnings": list(self.updates[-1]["warnings"]),
+                "limitations": [TWIN_LIMITS, "Every tile is taken to follow the tumour's curve."],
+            }
+        )
+        write_json(path.with_suffix(".json"), stated)
+        return dict(stated)
 
     # --- decisions ------------------------------------------------------------------------------
     def decide(self, plan: str, by: str, note: str = "") -> dict[str, Any]:
@@ -971,7 +1120,9 @@ def _sealed_file(path: Path) -> dict[str, Any] | None:
     return content
 
 
-def verified_by_lines(rows: Sequence[Observation]) -> dict[str, float]:
+def iter_verified_by_lines(
+    rows: Sequence[Observation],
+) -> Generator[float, None, dict[str, float]]:
     """What the machinery of the twin does to the log-linear model, whose answer is known.
 
     ``sequential_gap``: the tumour's scans one after the other against all at once, in SD.
@@ -985,16 +1136,23 @@ def verified_by_lines(rows: Sequence[Observation]) -> dict[str, float]:
         one = log_linear_posterior([row], step)
         step = Prior(one.names, one.mean, one.covariance)
     gap = float(np.max(np.abs(step.mean - whole.mean) / whole.sd))
-    return {"sequential_gap": gap, "rank_gap": _rank_gap()}
+    if not _KNOWN_GAP:
+        _KNOWN_GAP.append((yield from _iter_rank_gap()))
+    return {"sequential_gap": gap, "rank_gap": _KNOWN_GAP[0]}
 
 
-@cache
-def _rank_gap() -> float:
-    """Ranks of simulated truths; the same in every case, so computed once."""
+verified_by_lines = blocking(iter_verified_by_lines)
+_KNOWN_GAP: list[float] = []
+"""The gap of the ranks, once it was computed: it is the same in every case."""
+
+
+def _iter_rank_gap() -> Generator[float, None, float]:
     prior = Prior.log_linear(intercept=(2.0, 1.0), slope_per_h=(0.002, 0.005))
     rng, ranks = np.random.default_rng(0), []
     truths = rng.multivariate_normal(prior.mean, prior.covariance, _CALIBRATION_PATIENTS)
-    for intercept, slope in truths:
+    for number, (intercept, slope) in enumerate(truths):
+        yield number / len(truths)
+        checkpoint()
         seen = []
         for time in (72.0, 120.0, 168.0):
             mean = math.exp(intercept - slope * time + math.hypot(0.06, 0.05) * rng.normal())
@@ -1003,6 +1161,10 @@ def _rank_gap() -> float:
         ranks.append(float((draws < math.exp(intercept - slope * _SURGERY_H)).mean()))
     even = (np.arange(len(ranks)) + 0.5) / len(ranks)
     return float(np.abs(np.sort(ranks) - even).max())
+
+
+def _share(text: str, start: float, stop: float, share: float) -> Progress:
+    return Progress(start + (stop - start) * share, 1, text)
 
 
 def _method(free: Sequence[str]) -> Literal["grid", "laplace"]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from matplotlib.backend_bases import MouseEvent
-from qtpy.QtCore import QTimer
-from qtpy.QtGui import QPaintEvent
+from qtpy.QtCore import Qt, QTimer
+from qtpy.QtGui import QImage, QPainter, QPaintEvent
 from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
 
 from napari_mosaik.view.figure import paint
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.backends.backend_qtagg import FigureCanvasQTAgg
     from matplotlib.figure import Figure
 
-__all__ = ["FigureView", "theme_colours"]
+__all__ = ["FigureImage", "FigureView", "theme_colours"]
 
 
 class FigureView(QWidget):
@@ -74,6 +75,81 @@ class FigureView(QWidget):
         assert isinstance(event, MouseEvent)
         if self._clicked is not None and event.xdata is not None and event.ydata is not None:
             self._clicked(float(event.xdata), float(event.ydata))
+
+
+class FigureImage(QWidget):
+    """Shows one figure as an image that is drawn in the background: the window never waits for it.
+
+    Parameters
+    ----------
+    read
+        Calls a function in the background and passes its result on, as `CaseController.read`.
+    """
+
+    def __init__(
+        self, read: Callable[[str, Callable[[], Any], Callable[[Any], None]], Any]
+    ) -> None:
+        super().__init__()
+        self._read = read
+        self._draw: Callable[[], Figure | None] | None = None
+        self._asked: tuple[object, ...] = ()
+        self._image: QImage | None = None
+        self.figure: Figure | None = None
+        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        self.setMinimumWidth(160)
+
+    def show_when_seen(self, draw: Callable[[], Figure | None]) -> None:
+        """Show the figure that *draw* makes, in the background, once this view is on the screen.
+
+        *draw* must not touch the window.  The former figure is gone at once.
+        """
+        self._draw, self._image, self.figure, self._asked = draw, None, None, ()
+        self.update()
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        """Show the image; ask for another one if figure, size or theme are not those of it."""
+        if self._draw is None:
+            return
+        look = (self._draw, self.width(), self.height(), self.devicePixelRatioF(), *theme_colours())
+        if look != self._asked:
+            self._asked = look
+            self._read("Figure", partial(_image_of, *look), partial(self._arrived, look))
+        painter = QPainter(self)
+        if self._image is not None:
+            painter.drawImage(self.rect(), self._image)
+        else:
+            painter.drawText(self.rect(), Qt.AlignmentFlag.AlignCenter, "Drawing…")
+        painter.end()
+
+    def _arrived(self, look: tuple[object, ...], found: tuple[Figure, QImage] | None) -> None:
+        if look == self._asked:  # nothing newer was asked for
+            self.figure, self._image = found or (None, None)
+            self.update()
+
+
+def _image_of(
+    draw: Callable[[], Figure | None],
+    width: int,
+    height: int,
+    ratio: float,
+    foreground: str,
+    background: str,
+) -> tuple[Figure, QImage] | None:
+    """A figure in the colours of the window, and its image of that many pixels of the screen."""
+    figure = draw()
+    if figure is None or width < 1 or height < 1:
+        return None
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    paint(figure, foreground, background)
+    figure.set_size_inches(width / figure.dpi, height / figure.dpi)
+    figure.set_dpi(figure.dpi * ratio)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    pixels = bytes(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
+    wide, high = canvas.get_width_height(physical=True)
+    image = QImage(pixels, wide, high, 4 * wide, QImage.Format.Format_RGBA8888)
+    return figure, image.copy()  # its own memory
 
 
 def theme_colours() -> tuple[str, str]:

@@ -62,7 +62,7 @@ from napari_mosaik.widgets.base.controls import (
     table_of,
     wrapped_label,
 )
-from napari_mosaik.widgets.base.figure_view import FigureView
+from napari_mosaik.widgets.base.figure_view import FigureImage, FigureView
 from napari_mosaik.widgets.pages.pages import Page
 from napari_mosaik.workflow.plans import ARM_SETS, PRESETS, add_arms, plan_files, restore_plans
 from napari_mosaik.workflow.steps import maker_of
@@ -83,8 +83,6 @@ from napari_mosaik.workflow.virtual_cohort import (
 )
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from napari_mosaik.io.case import Case
     from napari_mosaik.widgets.base.case_controller import CaseController
     from napari_mosaik.widgets.base.worker import Problem, Steps
@@ -93,7 +91,7 @@ if TYPE_CHECKING:
 __all__ = ["CohortPage", "TwinPage"]
 
 _TITLE = "Updating twin"
-_CURVE_PX, _STRIP_PX = 300, 190
+_CURVE_PX, _STRIP_PX = 380, 190
 _NO_SCANS = (
     "This case has no scan of tumour or blood in invivo.csv. Type, import or measure them on the "
     "page 'Uptake in vivo', or with: napari-mosaik invivo CASE add. Then predict the first one."
@@ -119,6 +117,7 @@ class TwinPage(Page):
         self._slice: object = None
         self._case: object = None
         self._undo: _PlanFiles | None = None
+        self._recover = False
         events = controller.workspace.events
         events.case.connect(self._case_changed)
         events.blind.connect(self.read)
@@ -145,6 +144,10 @@ class TwinPage(Page):
             "Score the prediction (it is stored first) and update the twin; the record is kept "
             "for good and cannot be taken back"
         )
+        self.recover = QCheckBox("")
+        self.recover.setToolTip(
+            "What its PET shows of an even uptake; only where the uptake is about even"
+        )
         self.told = wrapped_label()
         self.body_part = QWidget()
         self.body_part.setLayout(
@@ -156,6 +159,7 @@ class TwinPage(Page):
                 self.state,
                 row(self.values, 1),
                 self.doubt,
+                self.recover,
                 row(self.predict, self.take, 1),
                 self.told,
                 self.body_part,
@@ -169,7 +173,7 @@ class TwinPage(Page):
         self.shown = shrinkable(QComboBox())
         self.shown.setToolTip("The band after this scan; the grey one is that before it")
         self.shown.currentIndexChanged.connect(self._plot)
-        self.curve = FigureView()
+        self.curve = FigureImage(self._controller.read)
         self.curve.setFixedHeight(_CURVE_PX)
         self.scans = table_of(
             ("Scan", "Predicted", "Observed", "z", "Score"),
@@ -186,7 +190,7 @@ class TwinPage(Page):
         return row(QLabel("Shown"), self.shown), self.curve, self.scans
 
     def _parameters(self) -> tuple[Any, ...]:
-        self.strip = FigureView()
+        self.strip = FigureImage(self._controller.read)
         self.strip.setFixedHeight(_STRIP_PX)
         self.strip.setToolTip("Pale: prior, 90 %; dark: after the scans; grey: prior only")
         self.parameters = table_of(
@@ -261,6 +265,8 @@ class TwinPage(Page):
         other, self._case = case is not self._case, case
         if other:
             self._undo, self._slice = None, None
+            if self.body is not None:
+                self.recover.setChecked(False)
         if other and self.body is not None:
             for label in (self.told, self.used):
                 label.setText("")
@@ -334,20 +340,14 @@ class TwinPage(Page):
             self.by.setText(self._controller.workspace.reader)
         self.decisions.setText("\n\n".join(decision_lines(picture)))
         _offer(self.which, [f"decision {place + 1}" for place in range(len(picture.decisions))])
-        self.strip.show_when_seen(self._strip_figure)
+        self.strip.show_when_seen(partial(parameter_strip_figure, picture))
         self._plot()
         self._show()
 
     def _plot(self, *_: object) -> None:
-        self.curve.show_when_seen(self._curve_figure)
-
-    def _curve_figure(self) -> Figure | None:
-        if self.picture is None:
-            return None
-        return twin_time_figure(self.picture, max(0, self.shown.currentIndex()))
-
-    def _strip_figure(self) -> Figure | None:
-        return None if self.picture is None else parameter_strip_figure(self.picture)
+        if self.picture is not None:
+            shown = max(0, self.shown.currentIndex())
+            self.curve.show_when_seen(partial(twin_time_figure, self.picture, shown))
 
     def _words(self) -> str:
         space, picture = self._controller.workspace, self.picture
@@ -393,6 +393,10 @@ class TwinPage(Page):
         ahead = picture is not None and picture.next_scan is not None
         self.predict.setEnabled(idle and ahead and picture is not None and picture.awaited is None)
         self.take.setEnabled(idle and ahead)
+        share = None if picture is None else picture.recovery_of_next
+        self.recover.setVisible(share is not None)
+        if share is not None:
+            self.recover.setText(f"Divide the mean of the slice by its recovery, {share:.0%}")
         plan = bool(self.plan.currentText())
         self.use.setEnabled(idle and plan)
         self.undo.setEnabled(idle and self._undo is not None)
@@ -402,12 +406,19 @@ class TwinPage(Page):
         )
 
     # --- changing -------------------------------------------------------------------------------
-    def _start(self, title: str, work: Callable[[Case], Any], then: Callable[[Any], None]) -> None:
-        """Change the stored twin or a plan as a job; afterwards all is read again."""
+    def _start(
+        self, title: str, work: Callable[[Case], Any] | None, then: Callable[[Any], None]
+    ) -> None:
+        """Change the stored twin or a plan as a job; afterwards all is read again.
+
+        Without *work* the next scan is taken in.
+        """
         case = self._controller.workspace.case
         if case is None:
             return
-        job = self._controller.start(title, partial(_steps, title, work, case))
+        taking = partial(_take_in, title, self._recover)
+        steps = taking if work is None else partial(_steps, title, work)
+        job = self._controller.start(title, partial(steps, case))
         if job is None:
             return
 
@@ -425,7 +436,8 @@ class TwinPage(Page):
         self._tell(f"Stored: what is predicted of {day_words(found['time_h'])}.")
 
     def _take_in(self) -> None:
-        self._start("Take in scan", _take_in, self._taken_in)
+        self._recover = self.recover.isVisible() and self.recover.isChecked()
+        self._start("Take in scan", None, self._taken_in)
 
     def _taken_in(self, found: Mapping[str, Any]) -> None:
         words = f"Taken in: {day_words(found['time_h'])}, z {signed(found['z'])}"
@@ -513,8 +525,9 @@ def _predict(case: Case) -> Mapping[str, Any]:
     return CaseTwin(case).predict_next()
 
 
-def _take_in(case: Case) -> Mapping[str, Any]:
-    return CaseTwin(case).take_in_next()
+def _take_in(title: str, recover: bool, case: Case) -> Steps:
+    work = CaseTwin(case, recover_slice=recover).iter_take_in_next()
+    return (yield from map_progress(work, lambda progress: (title, progress)))
 
 
 def _use(plan: str, case: Case) -> tuple[_PlanFiles, Mapping[str, Any]]:
