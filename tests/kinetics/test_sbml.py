@@ -124,6 +124,32 @@ def test_table_2_is_written_in_um_and_h():
     assert reader.sizes == {"tissue": 1.0}
 
 
+def test_every_unit_is_that_of_its_quantity_in_si():
+    reader = Reader(to_sbml())
+    base = {"second": ("s", 1.0), "mole": ("mol", 1.0), "litre": ("m", 1e-3)}
+    powers = {"s": 1, "mol": 1, "m": 3}  # a litre is 1e-3 m^3
+
+    def of(name):
+        """Factor to SI, and powers of second, mole and metre."""
+        found, factor = dict.fromkeys(powers, 0), 1.0
+        (unit,) = (e for e in reader.all("unitDefinition") if e.get("id") == name)
+        for part in unit.iter(f"{CORE}unit"):
+            exponent = int(part.get("exponent"))
+            kind, size = base[part.get("kind")]
+            scaled = float(part.get("multiplier")) * 10.0 ** int(part.get("scale")) * size
+            factor *= scaled**exponent
+            found[kind] += exponent * powers[kind]
+        return pytest.approx(factor), tuple(found.values())
+
+    hour, micromolar = 3600.0, 1e-6 / 1e-3
+    units = {e.get("id"): of(e.get("units")) for e in reader.all("parameter")}
+    assert of(reader.model.get("timeUnits")) == (hour, (1, 0, 0))
+    assert of(reader.model.get("extentUnits")) == (1e-6, (0, 1, 0))
+    assert units["k32"] == units["k03"] == (1 / hour, (-1, 0, 0))
+    assert units["antigen"] == (micromolar, (0, 1, -3))
+    assert units["k_a"] == (1 / (micromolar * hour), (-1, -1, 3))
+
+
 def test_what_cannot_be_is_refused():
     with pytest.raises(InputError, match="exceeds the antigen"):
         to_sbml(ImmunokineticParams(bound_0_um=1.0))

@@ -194,8 +194,11 @@ def test_the_ensemble_is_seeded():
     def ln_density(points):
         return -0.5 * (points**2).sum(axis=1)
 
-    first, again = (sampling.ensemble_draws(ln_density, np.zeros(2), np.eye(2), 7) for _ in "ab")
+    first, again, other = (
+        sampling.ensemble_draws(ln_density, np.zeros(2), np.eye(2), seed) for seed in (7, 7, 8)
+    )
     assert first.tobytes() == again.tobytes()
+    assert not np.isin(first, other).any()
     np.testing.assert_allclose(np.cov(first, rowvar=False), np.eye(2), atol=0.15)
     assert sampling.ln_bridge(ln_density, first, 7) == pytest.approx(
         math.log(2 * math.pi), abs=0.01

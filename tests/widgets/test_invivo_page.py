@@ -4,13 +4,15 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import pydicom  # noqa: F401 - before the window's own thread loads it
+import pydicom
 import pytest
 from qtpy.QtCore import QPoint, Qt
 
 from napari_mosaik.io.invivo import read_invivo, write_invivo
 from napari_mosaik.phantom.in_vivo import write_in_vivo
 from napari_mosaik.phantom.presets import PLANS
+from napari_mosaik.workflow.invivo import measure_invivo, open_series
+from tests.pet_series import contours
 
 pytestmark = pytest.mark.gui
 
@@ -104,6 +106,63 @@ def test_a_series_is_measured_in_a_cropped_slice(qtbot, dock, page):
     click(qtbot, page.measure)
     qtbot.waitUntil(lambda: dock.workspace.problem is not None)
     assert "beyond the PET" in dock.workspace.problem.sentence
+
+
+def test_a_region_of_a_mask_is_measured_in_the_series_that_was_chosen(qtbot, dock, page, tmp_path):
+    case = dock.workspace.case
+    write_invivo(case.root, [])
+    two = tmp_path / "two"
+    shutil.copytree(case.root / "invivo" / "day3", two / "a")
+    (two / "b").mkdir()
+    for path in (two / "a").iterdir():
+        data = pydicom.dcmread(path)
+        data.SeriesInstanceUID = "1.7"
+        data.RescaleSlope = 2 * float(data.RescaleSlope)
+        data.save_as(two / "b" / path.name)
+    assert page.choice.isHidden()
+    page.open_series(two)
+    qtbot.waitUntil(lambda: page.series.count() == 2 and dock.workspace.job is None)
+    assert not page.choice.isHidden()
+    assert page.picture.view is None
+    assert page.frame.count() == 1
+    page.series.setCurrentIndex(1)
+    click(qtbot, page.read_button)
+    qtbot.waitUntil(lambda: page.picture.view is not None and dock.workspace.job is None)
+    grid = page.picture.view.volume.grid
+
+    def box(place):
+        corners = [(8.5, 8.5), (8.5, 13.5), (12.5, 13.5), (12.5, 8.5)]
+        return grid.positions_mm(np.array([(place, *corner) for corner in corners]))
+
+    regions = {1: [box(3), box(4)], 5: [box(9), box(10), box(11)]}
+    mask = contours(tmp_path / "rt.dcm", regions, reference=data.FrameOfReferenceUID)
+    page.open_mask(mask)
+    qtbot.waitUntil(lambda: page.picture.view.mask is not None)
+    assert [page.label.itemText(n) for n in range(2)] == ["1 region 1", "5 region 5"]
+    page.label.setCurrentIndex(1)
+    assert page.picture.view.mask is None  # the region before is no longer shown
+    qtbot.waitUntil(lambda: page.picture.view.mask is not None)
+    assert page.level.value() == 10
+    assert page.picture.view.masked().sum() == 14  # the edge of 4 x 5 voxels
+    assert not page.radius.isEnabled()
+    page.picture.repaint()
+    page.voi_region.setCurrentText("liver")
+    click(qtbot, page.measure)
+    qtbot.waitUntil(lambda: page.keep.isEnabled())
+    click(qtbot, page.keep)
+    qtbot.waitUntil(lambda: page.told.text().startswith("Added: liver"))
+    (stored,) = read_invivo(case.root)
+    assert stored.method.startswith("RTSTRUCT, region 5, contours of")
+    assert stored.volume_ml == pytest.approx(60 * grid.voxel_ml)
+    volume = open_series(case, [two / "a"])
+    one = measure_invivo(case, volume, mask, "liver", label=5)
+    assert stored.mean == pytest.approx(2 * one.value.mean)
+    click(qtbot, page.sphere_button)
+    assert page.radius.isEnabled()
+    assert not page.keep.isEnabled()
+    page.open_mask(case.root / "invivo.csv")
+    qtbot.waitUntil(lambda: dock.workspace.problem is not None)
+    assert "cannot be used as a mask" in dock.workspace.problem.sentence
 
 
 def test_a_series_of_another_patient_asks(qtbot, dock, page, tmp_path):

@@ -44,19 +44,12 @@ from napari_mosaik.view.report.dose import (
 from napari_mosaik.view.report.validation import case_checks
 from napari_mosaik.workflow.case_status import case_status, cohort_line
 from napari_mosaik.workflow.plans import Plan, Spreads, remove_plan, rename_plan, write_plan
-<<<<<<< HEAD
 from napari_mosaik.workflow.recipe import read_recipe, write_recipe
 from napari_mosaik.workflow.run import run_until
 from napari_mosaik.workflow.steps import step_named
 from napari_mosaik.workflow.steps.dose import Facts
-from tests.workflow.test_plan_dose import EXACT, planned
-=======
-from napari_mosaik.workflow.recipe import read_recipe
-from napari_mosaik.workflow.run import run_until
-from napari_mosaik.workflow.steps import step_named
 from napari_mosaik.workflow.twin import CaseTwin
-from tests.workflow.test_plan_dose import planned
->>>>>>> 00584e8 (Hand the draws of the twin's time course to the dose, one curve for each draw of the plan)
+from tests.workflow.test_plan_dose import EXACT, planned
 
 
 @pytest.fixture

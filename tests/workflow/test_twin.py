@@ -25,12 +25,8 @@ from napari_mosaik.io.case_file import CaseFile
 from napari_mosaik.twin import Prior, chain_posterior, patients_needed, predict, wilson_interval
 from napari_mosaik.twin.chain import Chain
 from napari_mosaik.view.report.content import gather_report
-<<<<<<< HEAD
 from napari_mosaik.view.twin import decision_lines, read_twin
-from napari_mosaik.workflow.dose import read_curve
-=======
 from napari_mosaik.workflow.dose import read_curve, read_time_course
->>>>>>> 00584e8 (Hand the draws of the twin's time course to the dose, one curve for each draw of the plan)
 from napari_mosaik.workflow.invivo import add_invivo
 from napari_mosaik.workflow.plans import Course, Plan, read_plans, remove_plan, write_plan
 from napari_mosaik.workflow.twin import CaseTwin
