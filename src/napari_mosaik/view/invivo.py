@@ -123,7 +123,7 @@ class SliceView:
         return np.asarray((inside & ~binary_erosion(inside))[self.window], bool)
 
     def show_mask(self, mask: NDArray[np.bool_]) -> None:
-        """Let a mask take the place of the sphere, and look at its middle."""
+        """Let a mask (s, r, c) of voxels take the place of the sphere, and look at its middle."""
         self.mask = mask
         places = np.argwhere(mask)
         middle = places.mean(axis=0)

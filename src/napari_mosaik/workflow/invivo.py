@@ -553,7 +553,7 @@ def offered_regions(path: Path) -> dict[int, str]:
 
 
 def mask_voxels(volume: PetVolume, path: Path, label: int | None) -> NDArray[np.bool_]:
-    """Voxels (slices, rows, columns) of a region of a mask on a series; errors as `read_mask`."""
+    """Voxels (s, r, c) of a region of a mask on a series, true or false; errors as `read_mask`."""
     from napari_mosaik.io.pet.masks import read_mask
 
     return read_mask(path, volume.grid, label).voxels
