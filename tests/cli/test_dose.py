@@ -266,6 +266,17 @@ def test_the_document_by_small_steps(curve, capsys):
     assert constants["dose.alpha"] == {"name": "dose.alpha", "value": 0.2, "source": "given"}
 
 
+def test_one_value_at_time_0_is_a_curve_of_decay_alone(curve, capsys):
+    found = document(capsys, "--curve", curve([(0, 1)]), "--nuclide", "Lu-177")
+    decay, repair = math.log(2) / 159.5, math.log(2) / 1.5
+    dose = 0.576784 * 0.1479 / 1.05 / decay
+    assert found["time_integral_mbq_h_ml"] == pytest.approx(1 / decay)
+    assert (found["before_first"], found["after_last"]) == (0, 1)
+    assert found["g"] == pytest.approx(decay / (decay + repair))
+    killed = 0.3 * dose + 0.03 * dose**2 * decay / (decay + repair)
+    assert found["ln_survival"] == pytest.approx(-killed, rel=1e-6)
+
+
 def test_alpha_particles_and_the_question_for_the_unit(curve, capsys):
     file = curve(zip(TIMES, VALUES, strict=True))
     assert call("dose", "--curve", file, "--nuclide", "Ac-225", "--json") == 0
@@ -320,6 +331,10 @@ def test_the_text_says_that_it_is_no_plan(curve, capsys):
         ([(4, "1,2")], None, [], "is not a time and an activity"),
         ([(4, "nan")], None, [], "is not a time and an activity"),
         ([(4, 0), (24, 0)], None, [], "no activity, so there is no dose"),
+        ([(4, 1e-300)], None, [], "curve.csv: activities up to 1e-300 MBq/mL give a dose of"),
+        ([(4, 1e300)], None, [], "curve.csv: activities up to 1e+300 MBq/mL give a dose of"),
+        ([(4, 1), (4, 1)], None, [], "times must ascend, but 4 h follows 4 h"),
+        ([(4, 2), (24, 1)], None, ["--tail", "0"], "must be a number above 0, not 0 h"),
         ([(4, 1), (24, 2)], None, ["--tail", "60"], "still rises has no effective half-life"),
         ([(4, 2), (24, 1)], None, ["--tail", "200"], "longer than the physical one"),
         ([(4, 2), (24, 1)], None, ["--tail", "effective"], "neither 'physical' nor"),

@@ -164,6 +164,11 @@ def curve_dose(
     state = RepairState([(1.0, math.log(2) / REPAIR_HALF_TIME_H)])
     state.add_curve(decayed.time_h, decayed.activity[0] * per["electron"], decayed.tail_per_h)
     dose, q = total * per["electron"], float(state.q_gy2())
+    if not 0 < dose * dose < math.inf or not 0 < q < math.inf:
+        raise InputError(
+            f"{file.name}: activities up to {max(values):g} MBq/mL give a dose of {dose:g} Gy, "
+            "which is no dose of tissue; give MBq/mL"
+        )
     response = respond(
         dose,
         q,
