@@ -236,27 +236,28 @@ def table(result: dict[str, Any]) -> Iterator[str]:
 
 
 def draw(result: dict[str, Any], file: Path) -> None:
-    """Stacked bars of the time by step: on the clock, of the processor, and its limit."""
+    """Stacked bars of the processor time by step, and its limit; the clock tells of other work."""
     from napari_mosaik.view.figure import new_figure
 
     done = {name: row for name, row in result["steps"].items() if "blocked" not in row}
     times = {
-        name: (limit_s(name, result["limits"]), row["processor_s"], row["wall_s"])
-        for name, row in done.items()
+        name: (limit_s(name, result["limits"]), row["processor_s"]) for name, row in done.items()
     }
     order = sorted(times, key=lambda name: -times[name][1])
     shown = {name: times[name] for name in order[:SHOWN]}
     if rest := order[SHOWN:]:
         columns = zip(*(times[name] for name in rest), strict=True)
         shown[f"{len(rest)} other steps"] = tuple(sum(column) for column in columns)
-    figure = new_figure(9.0, 3.2)
+    figure = new_figure(9.0, 2.6)
     axes = figure.subplots()
-    left = np.zeros(3)
+    left = np.zeros(2)
     for number, (name, values) in enumerate(shown.items()):
-        axes.barh(range(3), values, left=left, color=f"C{number}", label=name)
+        axes.barh(range(2), values, left=left, color=f"C{number}", label=name)
         left += values
-    axes.set_yticks(range(3), ["limit, processor", "processor", "clock"])
-    axes.set_xlabel(f"s, {result['share']:g} of a case of real size, {result['cores']} cores")
+    axes.set_yticks(range(2), ["limit", "measured"])
+    axes.set_xlabel(
+        f"processor seconds, {result['share']:g} of a case of real size, {result['cores']} cores"
+    )
     axes.legend(fontsize=7, ncols=5, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     figure.savefig(file, dpi=110)
 

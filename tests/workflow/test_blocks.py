@@ -11,9 +11,14 @@ from napari_mosaik.core.blocks import LazyLabels, cut, cut_px
 from napari_mosaik.core.progress import run_to_end
 from napari_mosaik.io import ome_labels
 from napari_mosaik.io.ome_labels import LabelWriter, read_labels
-from napari_mosaik.workflow.block_work import DiskWork
+from napari_mosaik.workflow.block_work import DiskWork, _in_work
 from napari_mosaik.workflow.parallel import in_parallel
-from napari_mosaik.workflow.slide_blocks import blocks_with_tissue, resample_mask, sample_blocks
+from napari_mosaik.workflow.slide_blocks import (
+    blocks_with_tissue,
+    resample_mask,
+    sample_blocks,
+    tissue_areas,
+)
 
 LATTICE = Lattice("he", (70, 45), (2.0, 2.0), (100.0, -30.0))
 
@@ -39,6 +44,10 @@ def test_tissue_is_looked_up_where_it_lies():
     kept = blocks_with_tissue(cut(LATTICE, 8, 0.0), mask)
     held = [b.index for b in cut(LATTICE, 8, 0.0) if found[b.rows, b.cols].any()]
     assert [block.index for block in kept] == held
+    fine = Raster(rng.random(LATTICE.shape) > 0.5, LATTICE)
+    blocks = cut(LATTICE, 24, 0.0)
+    areas = [fine.values[block.rows, block.cols].sum() for block in blocks]
+    assert tissue_areas(blocks, fine) == pytest.approx(areas)
 
 
 def test_samples_lie_in_the_tissue_and_spread_over_it():
@@ -103,6 +112,41 @@ def test_finished_blocks_are_packed_and_read_back(tmp_path):
     for name, values in results.starting(1, "").items():
         np.testing.assert_array_equal(values, arrays[name], strict=True)
     assert set(results.starting(1, "")) == set(arrays)
+
+
+def test_progress_follows_the_weights_of_the_blocks_and_what_was_finished_before(tmp_path):
+    class Blocks:
+        def expect(self, indices):
+            self.expected = list(indices)
+
+        def read(self, index):
+            return (index,)
+
+    blocks, weights = Blocks(), (1.0, 2.0, 3.0, 4.0)
+    for kept in ((), (1, 3)):
+        for number in set(range(4)) - set(kept):
+            (tmp_path / "stage" / f"{number:06d}.npz").unlink(missing_ok=True)
+        begun = []
+
+        def note(index, _, begun=begun):
+            begun.append(index)
+            return {"index": np.array(index)}
+
+        work = DiskWork(tmp_path, "labels").stream(
+            "stage", blocks, range(4), note, "", at_once=1, weights=weights
+        )
+        shares = [progress.fraction for progress in work]
+        assert shares[0] == pytest.approx(sum(weights[index] for index in kept) / 10)
+        assert np.diff(shares) == pytest.approx([weights[index] / 10 for index in begun])
+        assert sorted(begun) == sorted(set(range(4)) - set(kept))
+
+
+def test_items_in_work_count_by_the_pace_of_those_that_ended(monkeypatch):
+    monkeypatch.setattr("napari_mosaik.workflow.block_work.time.monotonic", lambda: 100.0)
+    each, took = np.array([2.0, 4.0, 10.0]), {0: 6.0}  # 3 s for each unit
+    assert _in_work(each, {1: 97.0}, took) == pytest.approx(1.0)
+    assert _in_work(each, {1: 97.0, 2: 94.0}, took) == pytest.approx(3.0)
+    assert _in_work(each, {1: 0.0}, took) == pytest.approx(3.6)
 
 
 def test_parallel_work_is_counted_stopped_and_its_error_told():

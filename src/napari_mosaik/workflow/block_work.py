@@ -7,6 +7,7 @@ come from.
 from __future__ import annotations
 
 import io
+import time
 import zipfile
 from collections.abc import Callable, Generator, Sequence
 from functools import partial
@@ -84,6 +85,7 @@ class DiskWork:
         start: float = 0.0,
         stop: float = 1.0,
         at_once: int = 0,
+        weights: Sequence[float] = (),
     ) -> Generator[Progress, None, BlockResults]:
         """One pass over a slide; blocks that are found finished are not read."""
 
@@ -95,7 +97,8 @@ class DiskWork:
             # will never be read would keep its tiles in memory.
             blocks.expect(indices[place] for place in todo)
 
-        return (yield from self._run(stage, indices, one, text, start, stop, begin, at_once))
+        run = self._run(stage, indices, one, text, start, stop, begin, at_once, weights)
+        return (yield from run)
 
     def _run(
         self,
@@ -107,14 +110,18 @@ class DiskWork:
         stop: float,
         begin: Callable[[Sequence[int]], None],
         at_once: int = 0,
+        weights: Sequence[float] = (),
     ) -> Generator[Progress, None, BlockResults]:
         folder = self.scratch / stage
+        began, took = dict[int, float](), dict[int, float]()
 
         def file(index: int) -> Path:
             return folder / f"{index:06d}.npz"
 
         def one(index: int) -> None:
+            began[index] = time.monotonic()
             write_bytes(file(index), _packed(work(items[index])), durable=False)
+            took[index] = time.monotonic() - began.pop(index)
 
         def load(index: int, accept: Callable[[str], bool]) -> dict[str, NDArray[Any]]:
             with np.load(file(index), allow_pickle=False) as stored:
@@ -124,11 +131,17 @@ class DiskWork:
         # ends with its table of contents: a file without it is recomputed.
         todo = [index for index in range(len(items)) if not zipfile.is_zipfile(file(index))]
         begin(todo)
-        n_before = len(items) - len(todo)
-        yield Progress(start + (stop - start) * n_before / max(1, len(items)), 1.0, text)
+        each = np.array(weights or np.ones(len(items)), float)
+        total, left, gone, before = max(each.sum(), 1e-9), each[todo].sum(), 0.0, 0
+        yield Progress(stop - (stop - start) * left / total, 1.0, text)
         for done in in_parallel(one, todo, self._scheduler, at_once):
-            share = start + (stop - start) * (n_before + done) / len(items)
-            yield Progress(share, 1.0, text)
+            # Other processes do not tell which items have ended: it is about the first ones.
+            ended = list(took)
+            now = each[(ended if len(ended) >= done else todo)[:done]].sum()
+            if done == before and ended:
+                now += _in_work(each, dict(began), dict(took))
+            gone, before = max(gone, now), done
+            yield Progress(stop - (stop - start) * (left - gone) / total, 1.0, text)
         return BlockResults(len(items), load)
 
     def write_labels(
@@ -160,6 +173,16 @@ class DiskWork:
         remove_tree(folder)
         writer = LabelRewriter(folder, labels, self._title, labels_in(stored), windows)
         return (yield from _written(writer, text, 0.5, 1.0))
+
+
+def _in_work(each: NDArray[np.float64], began: dict[int, float], took: dict[int, float]) -> float:
+    """What is done of the items in work, in the unit of their weights *each* (n,), at most 90 %.
+
+    *began* and *took* are in s: when those in work began, and how long those that ended have taken.
+    """
+    pace = max(sum(took.values()) / max(float(each[list(took)].sum()), 1e-9), 1e-9)
+    now = time.monotonic()
+    return sum(min(0.9 * float(each[i]), float(now - at) / pace) for i, at in began.items())
 
 
 def _packed(arrays: BlockArrays) -> bytes:

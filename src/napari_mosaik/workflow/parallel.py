@@ -98,7 +98,7 @@ def in_parallel(
     """Run *work* on every item; yield the number of finished items (count) after each of them.
 
     While none ends, the number is repeated once a second, so that whoever waits can show it.
-    Threads take the items in order, at most *at_once* of them side by side if it is given.
+    Threads take the items in an order of their own, at most *at_once* side by side if it is given.
     Closing the iterator waits for the items that are running and starts no other.  With the
     address of a *scheduler*, the items run on a dask.distributed cluster, whose workers must see
     the same files; closing cancels the pending items.

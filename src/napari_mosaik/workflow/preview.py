@@ -238,6 +238,7 @@ class RegionContext(CaseInputs, NothingBefore, MemoryWork):
         start: float = 0.0,
         stop: float = 1.0,
         at_once: int = 0,
+        weights: Sequence[float] = (),
     ) -> Generator[Progress, None, BlockResults]:
         """One pass over the region; blocks that an earlier preview has read are not read again."""
         pixels = self._memory.pixels_of(blocks)

@@ -48,6 +48,16 @@ def blocks_with_tissue(blocks: list[Block], mask: Raster) -> list[Block]:
     return [block for block in blocks if _holds_tissue(block.core, mask)]
 
 
+def tissue_areas(blocks: Sequence[Block], mask: Raster) -> list[float]:
+    """Pixels (count) of each block's core that are tissue on a (rows, columns) mask."""
+    marked, areas = np.asarray(mask.values, bool), []
+    for block in blocks:
+        samples = [np.unique(index) for _, index in _looked_up(block.core, mask)]
+        inside = marked[np.ix_(*samples)]
+        areas.append(float(inside.mean()) * math.prod(block.core.shape) if inside.size else 0.0)
+    return areas
+
+
 def _holds_tissue(lattice: Lattice, mask: Raster) -> bool:
     samples = [np.unique(index) for _, index in _looked_up(lattice, mask)]
     return bool(np.asarray(mask.values, bool)[np.ix_(*samples)].any())

@@ -250,11 +250,13 @@ class StepContext(Protocol):
         start: float = 0.0,
         stop: float = 1.0,
         at_once: int = 0,
+        weights: Sequence[float] = (),
     ) -> Generator[Progress, None, BlockResults]:
         """One pass over a slide: *work* gets the index of each block and its pixels in all views.
 
-        At most *at_once* blocks are worked on side by side, one for each core if 0.  Otherwise as
-        `blocks`.
+        At most *at_once* blocks are worked on side by side, one for each core if 0.  *weights*
+        (count of *indices*) say how long each takes beside the others, for the time left; all the
+        same if empty.  Otherwise as `blocks`.
         """
 
     def write_labels(

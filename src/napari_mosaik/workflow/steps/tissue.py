@@ -52,9 +52,12 @@ _MIN_RED_MM2 = 0.02
 
 
 def _blurred(
-    inputs: StepContext, slide: Slide, tissue: Raster, params: TissueParams
+    inputs: StepContext, slide: Slide, tissue: Raster, params: TissueParams, before: float
 ) -> Generator[Progress, None, Mask | None]:
-    """Mask of blur on the lattice of *tissue*, from one pass over it; None where not looked for."""
+    """Mask of blur on the lattice of *tissue*, from one pass over it; None where not looked for.
+
+    *before* is the share of the step that was done earlier.
+    """
     from napari_mosaik.io.slide import View
 
     if not params.look_for_blur or max(slide.lattice.spacing_um) > BLUR_SPACING_UM * 1.3:
@@ -68,8 +71,9 @@ def _blurred(
         start = (block.rows.start, block.cols.start)
         return sharpness_sums(luma(views[0].values), start, block.inner)
 
+    start, stop = (before + (1 - before) * share for share in (0.45, 0.85))
     parts = yield from inputs.stream(
-        "sharpness", stream, chosen, measure, "measuring sharpness", start=0.6, stop=0.95
+        "sharpness", stream, chosen, measure, "measuring sharpness", start=start, stop=stop
     )
     cells = blurred_cells(parts, stream.lattices[0], params)
     return resample_mask(tissue.lattice, cells)
@@ -92,21 +96,22 @@ def _step(stain: str) -> Step[TissueParams]:
 
     def body(inputs: StepContext, params: TissueParams) -> Generator[Progress, None, Results]:
         with inputs.slide(stain) as slide:
+            before = 0.5 if slide.damage_policy == "skip" else 0.0
             if slide.damage_policy == "skip":
                 # A coarse level may be intact where the finest one is not: all tiles are tried.
                 for done, total in slide.find_damage():
-                    yield Progress(0.5 * done / total, 1, "looking for damaged tiles")
-            yield Progress(0.5, 1, "reading the overview")
+                    yield Progress(before * done / total, 1, "looking for damaged tiles")
+            yield Progress(before, 1, "reading the overview")
             overview = slide.thumbnail(params.spacing_um)
             valid = slide.valid_mask(overview.lattice)
             if slide.damage_policy == "skip":
                 inputs.note(DAMAGED, slide.damage_record())
-            yield Progress(0.55, 1, "detecting tissue")
+            yield Progress(before + (1 - before) * 0.25, 1, "detecting tissue")
             tissue = tissue_mask(overview, params, valid)
             artefacts = inputs.previous_result(ARTEFACT_MASK[stain], edits, marks)
             if artefacts is None:  # a pass over the slide, on which no correction depends
-                blurred = yield from _blurred(inputs, slide, tissue, params)
-                yield Progress(0.95, 1, "detecting pen, folds and bubbles")
+                blurred = yield from _blurred(inputs, slide, tissue, params, before)
+                yield Progress(before + (1 - before) * 0.85, 1, "detecting pen, folds and bubbles")
                 artefacts = find_artefacts(overview, tissue.values, blurred, params)
         marked = inputs.corrections(f"artefacts_{stain}")
         manual = apply_artefact_corrections(artefacts, marked)
