@@ -28,7 +28,7 @@ def test_the_bar_is_kept(house, what):
     assert len(rows) <= bar, "\n".join(rows)
 
 
-LINES_NOW = 112_600
+LINES_NOW = 112_640
 """The bar of `house.py` is not reached; growth beyond this is a decision of its own."""
 
 

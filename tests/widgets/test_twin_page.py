@@ -297,7 +297,16 @@ def test_plans_are_arms_of_a_virtual_cohort(qtbot, dock, case, opened):
     assert cells(page.better) == [["A: One\nB: Two", "1.000"]]
     assert "at most 5.00\N{NO-BREAK SPACE}Gy (limit of the organ)" in page.about.text()
     assert page.organs.menu().actions()[0].text() == "Lu-177: kidney"
+    kept_table = case.root / "organs" / "Lu-177.csv"
+    kept_table.write_text("nonsense\n", "utf-8")
+    page.read()
+    simulated(qtbot, dock, page)
+    assert "the organs of Lu-177 that the case holds are damaged" in page.state.text()
+    assert not page.run.isEnabled()
+    page.organs.menu().actions()[0].trigger()  # they can be given again
+    qtbot.waitUntil(lambda: page.outcome.findData("organ:kidney") > 0 and page.choice is not None)
     page.outcome.setCurrentIndex(page.outcome.findData("bed"))
+    assert page.results.isVisible()
 
     # other settings, other plans: the numbers are gone at once
     page.seed.setValue(1)

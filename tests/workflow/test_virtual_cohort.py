@@ -213,6 +213,10 @@ def test_a_smaller_dose_of_an_organ_is_the_better_one(case, tmp_path, capsys):
     code, words = call(capsys, case.root, "--outcome", "organ:kidny")
     assert code == 2
     assert "did you mean 'organ:kidney'?" in words
+    file.write_text("organ,mgy_per_mbq,limit_gy\n,1,2\n", "utf-8")
+    assert (
+        "row 1, ',1,2', names no organ" in call(capsys, case.root, "--organs", f"Lu-177={file}")[1]
+    )
 
     # another nuclide has other coefficients, and a beam none
     write_plan(case.root, Plan(name="ac", courses=(Course(nuclide="Ac-225", activity=8),)))
@@ -247,6 +251,13 @@ def test_a_smaller_mass_of_antibody_leaves_more_antigen(case):
     assert (dose["50 mg"] < 0.9 * dose["10 mg"]).all()
     much = simulated(case, antigen_um=1e4).values["electron"]
     np.testing.assert_allclose(much["5 mg"], much["50 mg"], rtol=1e-2)
+
+
+def test_the_antigen_in_the_unit_of_the_scans(case):
+    arm = PatientDoses(CaseTwin(case), Plan(name="x", courses=(ONE,)), ["transfer_per_h"])
+    um_per_suv = 10e-3 / 150e3 * 1e6 / 75.0  # 10 mg of 150 kg/mol in 75 kg, per L
+    assert arm._antigen(10.0) == pytest.approx(0.3662 / um_per_suv)
+    assert arm._antigen(5.0) == pytest.approx(2 * arm._antigen(10.0))
 
 
 def test_an_antigen_with_an_end_against_an_ode_solver(case):

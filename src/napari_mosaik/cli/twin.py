@@ -313,6 +313,7 @@ def simulate_cohort(
     json: JsonOutput = False,
 ) -> None:
     """Simulate patients under each plan of the case, the same patients in each arm."""
+    from napari_mosaik.twin import patients_needed
     from napari_mosaik.workflow.plans import add_arms
     from napari_mosaik.workflow.virtual_cohort import (
         cohort_document,
@@ -323,6 +324,7 @@ def simulate_cohort(
 
     found = _open(case, set_)
     bar_at = cohort_threshold(threshold, outcome_kind(outcome))
+    patients_needed(half_width)  # a width that is not possible is told before anything is done
     for text in organs or ():
         _keep_organs(found, text)
     names = [*(add_arms(found.case.root, arms) if arms else ()), *(plan or ())]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from napari_mosaik.core import FloatArray, palette
+from napari_mosaik.core import FloatArray, InputError, palette
 from napari_mosaik.core.catalogue import PARAMETERS, PREDICTION, TILES, UPTAKE
 from napari_mosaik.dosimetry import NUCLIDES
 from napari_mosaik.io.case import Case
@@ -422,6 +422,8 @@ class CohortChoice:
         Organs in the table of each nuclide that the case holds.
     has_mass
         Whether a plan states the mass of its antibody.
+    problem
+        Why no cohort can be simulated although there are plans; empty if one can.
     basis
         All that the outcomes depend on besides the settings; unequal after a change.
     """
@@ -432,12 +434,17 @@ class CohortChoice:
     organs: Mapping[str, tuple[str, ...]]
     has_mass: bool
     basis: tuple[object, ...]
+    problem: str = ""
 
 
 def read_cohort_choice(case: Case) -> CohortChoice:
     """Read plans and twin of a case; raises what `CaseTwin` raises."""
     files, twin = plan_files(case.root), CaseTwin(case)
-    plans, organs = read_plans(case.root), kept_organ_tables(case.root)
+    plans, problem = read_plans(case.root), ""
+    try:
+        organs = kept_organ_tables(case.root)
+    except InputError as error:  # they can be given again
+        organs, problem = {}, str(error)
     origins = [case.store.origin(one) for one in (UPTAKE, PREDICTION, PARAMETERS, TILES)]
     slide = tuple(None if one is None else one.digest() for one in origins)
     basis = (files, twin.updates, twin.start, case.file.injection, organs, slide)
@@ -449,6 +456,7 @@ def read_cohort_choice(case: Case) -> CohortChoice:
         {name: tuple(table.gy_per_mbq) for name, table in organs.items()},
         any(plan.antibody_mg is not None for plan in plans.values()),
         basis,
+        problem,
     )
 
 

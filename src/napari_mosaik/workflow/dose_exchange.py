@@ -315,28 +315,33 @@ def read_organ_table(path: Path) -> OrganTable:
     coefficients: dict[str, float] = {}
     cvs: dict[str, float] = {}
     for place, row in enumerate(rows[1:], 1):
-        cells = [cell.strip() for cell in row]
-        try:
-            numbers = [float(cell) for cell in cells[1:]]
-        except ValueError:
-            numbers = []
-        if len(cells) != len(header) or not numbers or not all(map(math.isfinite, numbers)):
-            raise InputError(f"{path.name}: row {place}, {','.join(row)!r}, is not as the header")
-        organ, *_ = cells
+        organ, numbers = _organ_row(row, header, f"{path.name}: row {place}, {','.join(row)!r}")
         if organ in limits:
             raise InputError(f"{path.name}: {organ!r} stands there twice")
-        cv = numbers.pop() if header[-1] == "cv" else 0.0
-        *parts, limit = numbers
-        if min(parts) < 0 or not limit > 0 or not 0 <= cv <= 2:
-            raise InputError(
-                f"{path.name}: row {place}, {','.join(row)!r}: coefficients must be 0 or more, "
-                "limits above 0 Gy, cv 0 to 2"
-            )
-        limits[organ], cvs[organ] = limit, cv
-        coefficients[organ] = math.prod(parts) / 1e3
+        cvs[organ] = numbers.pop() if header[-1] == "cv" else 0.0
+        limits[organ] = numbers.pop()
+        coefficients[organ] = math.prod(numbers) / 1e3
     if not limits:
         raise InputError(f"{path.name} has a header but no organ")
     return OrganTable(limits, coefficients, cvs)
+
+
+def _organ_row(row: list[str], header: tuple[str, ...], where: str) -> tuple[str, list[float]]:
+    """Organ and numbers of a row of a table of organs, if they are possible."""
+    cells = [cell.strip() for cell in row]
+    try:
+        numbers = [float(cell) for cell in cells[1:]]
+    except ValueError:
+        numbers = []
+    if len(cells) != len(header) or not numbers or not all(map(math.isfinite, numbers)):
+        raise InputError(f"{where}, is not as the header")
+    if not cells[0]:
+        raise InputError(f"{where}, names no organ")
+    cv = numbers[-1] if header[-1] == "cv" else 0.0
+    *parts, limit = numbers[:-1] if header[-1] == "cv" else numbers
+    if min(parts) < 0 or not limit > 0 or not 0 <= cv <= 2:
+        raise InputError(f"{where}: coefficients must be 0 or more, limits above 0 Gy, cv 0 to 2")
+    return cells[0], numbers
 
 
 # --- results of a plan as files -------------------------------------------------------------------

@@ -138,7 +138,13 @@ def kept_organ_tables(root: Path) -> dict[str, OrganTable]:
     for path in sorted(_organ_folder(root).glob("*.csv")):
         if path.stem not in NUCLIDES:
             raise InputError(f"{path} is named after no nuclide; {nearest(path.stem, NUCLIDES)}")
-        found[path.stem] = read_organ_table(path)
+        try:
+            found[path.stem] = read_organ_table(path)
+        except InputError as error:
+            raise InputError(
+                f"the organs of {path.stem} that the case holds are damaged ({error}): give their "
+                "table again"
+            ) from None
     return found
 
 

@@ -900,6 +900,8 @@ class CohortPage(Page):
             return f"✗ No cohort can be simulated. {self._failure}"
         if choice is None:
             return "Reading plans and twin…"
+        if choice.problem:
+            return f"✗ {choice.problem}."
         if not choice.plans:
             return _NO_ARMS
         settings = self._settings()
