@@ -268,11 +268,13 @@ class Studio:
             if day == 5:
                 self.settle()
                 self._scroll_to(page.limits)
+                self.until(lambda: page.curve.figure is not None)
                 self.shoot("twin_predicted", small=True)
             page.take.click()
             self.until(idle)
         self.settle()
         self._scroll_to(page.scans)
+        self.until(lambda: page.strip.figure is not None)
         self.shoot("twin_learnt", small=True)
         self._virtual_cohort()
 

@@ -177,6 +177,21 @@ def test_a_time_course_may_be_a_table_of_values_in_vivo(tmp_path: Path) -> None:
         write_plan(case, made("B", shape=str(table)))
 
 
+def test_draws_of_a_time_course_stand_in_columns_of_their_own(tmp_path: Path) -> None:
+    table = tmp_path / "drawn.csv"
+    table.write_text("time_h,activity_mbq_ml,draw_1,draw_2\n0,1,2,3\n24,4,5,6\n", "utf-8")
+    times, values, drawn = read_time_course(table)
+    assert (times, values) == ([0.0, 24.0], [1.0, 4.0])
+    assert drawn is not None
+    assert drawn.tolist() == [[2.0, 5.0], [3.0, 6.0]]
+    table.write_text("time_h,activity_mbq_ml,draw_1,draw_3\n0,1,2,3\n", "utf-8")
+    with pytest.raises(InputError, match="must be draw_1, draw_2 and so on, not draw_3"):
+        read_time_course(table)
+    table.write_text("time_h,activity_mbq_ml,draw_1,draw_2\n0,1,2\n", "utf-8")
+    with pytest.raises(InputError, match="not a time and an activity for each column"):
+        read_time_course(table)
+
+
 def test_a_problem_names_its_setting_and_its_row() -> None:
     with pytest.raises(PlanProblem) as refused:
         parse_plan({"name": "A", "courses": [LUTETIUM, {"activity": -3, "day": 5}]}, "")

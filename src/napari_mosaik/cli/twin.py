@@ -237,7 +237,7 @@ def write_time_course(
 @example_command(twin, "map", "twin map B12 --at-h 168 --out day7.nii")
 def write_uptake_map(
     case: CaseFolder,
-    at_h: Annotated[float, typer.Option(min=0, help="Time after injection, h.")],
+    at_h: Annotated[float, typer.Option(help="Time after injection, h; 0 to 1000.")],
     out: Annotated[Path, typer.Option(help="NIfTI file (.nii); a JSON is written beside it.")],
     uptake: Annotated[
         Literal["best", "predicted", "measured"],

@@ -260,6 +260,14 @@ def read_time_course(file: Path) -> tuple[list[float], list[float], FloatArray |
         if header == (*CURVE_COLUMNS, *drawn):
             columns = np.array(_numbers(file, header)).T
             return columns[0].tolist(), columns[1].tolist(), columns[2:] if drawn else None
+        if header[: len(CURVE_COLUMNS)] == CURVE_COLUMNS:
+            wrong = next(
+                a for a, b in zip(header[len(CURVE_COLUMNS) :], drawn, strict=True) if a != b
+            )
+            raise InputError(
+                f"{file.name}: the columns behind {CURVE_COLUMNS[-1]} must be draw_1, draw_2 and "
+                f"so on, not {wrong or 'empty'}"
+            )
         return (*read_curve(file), None)
     rows = [one for one in read_invivo(file) if one.region == "tumour"]
     if not rows:

@@ -851,7 +851,7 @@ class CaseTwin:
         path
             A ``.nii`` file.
         at_h
-            Time after injection, h; 0 or more.
+            Time after injection, h; 0 to 1000.
         uptake
             Of the tiles: predicted, measured, or the first of them that the case has.
 
@@ -864,7 +864,7 @@ class CaseTwin:
         ------
         InputError
             If no scan of the tumour was taken in, the case lacks uptake or time of the excision,
-            or the file is no ``.nii``.
+            the time is not possible, or the file is no ``.nii``.
         """
         from napari_mosaik.workflow.dose_exchange import nifti_bytes
         from napari_mosaik.workflow.steps.align import transform_of
@@ -872,6 +872,8 @@ class CaseTwin:
 
         if path.suffix.lower() != ".nii":
             raise InputError(f"'{path.name}' is no .nii file: change the name of the file")
+        if not 0 <= at_h <= _CURVE_H[-1]:
+            raise InputError(f"the map needs a time of 0 to {_CURVE_H[-1]:g} h, not {at_h:g} h")
         if not any(row.region == "tumour" for row in self.taken):
             raise InputError("no scan of the tumour was taken in: the map would be the prior alone")
         excised_h, store = self._excision_h(), self.case.store
