@@ -92,16 +92,21 @@ def test_label_images_are_written_in_levels_of_every_second_sample(tmp_path):
     assert max(again.levels[-1].shape) <= 512
 
 
-def test_a_disk_without_room_is_told(tmp_path, monkeypatch):
-    def full(*arguments):
+@pytest.mark.parametrize("stage", ["create_array", "write_chunk", "write_group"])
+def test_a_disk_without_room_is_told(tmp_path, monkeypatch, stage):
+    def full(*arguments, **more):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(ome_labels, "write_chunk", full)
-    whole = np.ones((30, 30), np.int32)
-    lattice = Lattice("he", (30, 30), (0.5, 0.5))
-    writer = LabelWriter(tmp_path / "labels", LabelImage(whole, lattice), "vessels")
-    with pytest.raises(MosaikError, match=r"'vessels' could not be saved.*the disk is full"):
+    monkeypatch.setattr(ome_labels, stage, full)
+    image = LabelImage(np.ones((30, 30), np.int32), Lattice("he", (30, 30), (0.5, 0.5)))
+
+    def write():
+        writer = LabelWriter(tmp_path / "labels", image, "vessels")
         writer.write(0, (slice(0, 30), slice(0, 30)))
+        writer.finish()
+
+    with pytest.raises(MosaikError, match=r"'vessels' could not be saved.*the disk is full"):
+        write()
 
 
 def test_finished_blocks_are_packed_and_read_back(tmp_path):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -53,15 +54,22 @@ class LabelWriter:
 
     def __init__(self, place: Path, labels: LabelImage, name: str) -> None:
         self.place, self._labels, self._name = place, labels, name
-        place.mkdir(parents=True)
-        shape = (int(labels.values.shape[0]), int(labels.values.shape[1]))
         self._arrays: list[Any] = []
+        with self._saving():
+            place.mkdir(parents=True)
+            self._create((int(labels.values.shape[0]), int(labels.values.shape[1])))
+
+    def _saving(self) -> AbstractContextManager[None]:
+        return saving(f"the label image '{self._name}'", self.place)
+
+    def _create(self, shape: tuple[int, int]) -> None:
+        """Create the arrays of all levels, empty."""
+        dtype = self._labels.values.dtype
         while not self._arrays or max(self._arrays[-1].shape) > _LEVEL_LIMIT:
             if self._arrays:
                 shape = ((shape[0] + 1) // 2, (shape[1] + 1) // 2)
-            folder = place / str(len(self._arrays))
-            array = create_array(folder, shape, labels.values.dtype, (CHUNK, CHUNK), sparse=True)
-            self._arrays.append(array)
+            folder = self.place / str(len(self._arrays))
+            self._arrays.append(create_array(folder, shape, dtype, (CHUNK, CHUNK), sparse=True))
 
     @property
     def n_levels(self) -> int:
@@ -82,7 +90,7 @@ class LabelWriter:
 
     def write(self, level: int, window: Slices) -> None:
         """Write one part of a level; the level before it must be complete."""
-        with saving(f"the label image '{self._name}'", self.place):
+        with self._saving():
             self._write(level, window)
 
     def _write(self, level: int, window: Slices) -> None:
@@ -130,7 +138,8 @@ class LabelWriter:
         }
         ome = multiscales(self._name, lattice, self.n_levels, channels=False)
         ome["image-label"] = {"version": "0.5"}
-        write_group(self.place, ome, own)
+        with self._saving():
+            write_group(self.place, ome, own)
         arrays = tuple(self._arrays)
         return LabelImage(arrays[0], lattice, self._labels.names, arrays[1:], self.place)
 
@@ -168,7 +177,7 @@ class LabelRewriter(LabelWriter):
                             _within(cols, j, array.chunks[1]),
                         )
                         self._parts[level].setdefault((i, j), []).append(inside)
-            with saving(f"the label image '{name}'", place):
+            with self._saving():
                 self._link(stored / str(level) / "c", level)
 
     def windows(self, level: int) -> list[Slices]:
