@@ -7,7 +7,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import tifffile
 
 from napari_mosaik.annotate import rectangle_polygon
 from napari_mosaik.annotate.foreign import BUILT_IN, is_foreign, proposed_class
@@ -26,6 +25,7 @@ from napari_mosaik.workflow.annotations import (
     reader_documents,
 )
 from napari_mosaik.workflow.classifier import retrain
+from tests.field.conftest import white_case
 
 SIZE = 2000
 FINISHED = SimpleNamespace(states={"stain": SimpleNamespace(word="done")})
@@ -34,14 +34,7 @@ FINISHED = SimpleNamespace(states={"stain": SimpleNamespace(word="done")})
 @pytest.fixture
 def case(tmp_path):
     """A case with a white H&E slide of 2000 x 2000 pixels of 0.5 µm."""
-    import numpy as np
-
-    root = tmp_path / "B1"
-    root.mkdir()
-    pixels = np.full((SIZE, SIZE, 3), 240, np.uint8)
-    tifffile.imwrite(root / "he.tif", pixels, tile=(256, 256), photometric="rgb")
-    slide = SlideEntry(path="he.tif", spacing_um=(0.5, 0.5), spacing_source="user")
-    return create_case(root, CaseFile(name="B1", slides={"he": slide}))
+    return white_case(tmp_path, SIZE, 0.5)
 
 
 def ring(x, y, size=40):
@@ -121,7 +114,7 @@ def test_a_class_that_nobody_declared_is_refused(case, tmp_path, capsys):
     assert "so nothing was imported" in imported(capsys, case, path, code=2)
     own = imported(capsys, case, path, "--map", "Necrosis=necrosis", "--own-class", "necrosis")
     assert own["classes"][0]["mapped_to"] == "necrosis"
-    assert imported(capsys, case, path)["imported"] == 0  # known now, and there already
+    assert imported(capsys, case, path, "--add")["imported"] == 0  # known now, and there already
 
 
 def test_a_foreign_class_in_a_case_does_not_train(case):

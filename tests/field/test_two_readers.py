@@ -5,16 +5,14 @@ import json
 import numpy as np
 import pytest
 import shapely
-import tifffile
 from shapely.geometry import shape
 from sklearn.metrics import cohen_kappa_score
 
 from napari_mosaik.annotate import rectangle_polygon
 from napari_mosaik.cli import main
 from napari_mosaik.core.journal import journal_path
-from napari_mosaik.io.case import create_case
-from napari_mosaik.io.case_file import CaseFile, SlideEntry
 from napari_mosaik.workflow.annotations import OpenAnnotations, finished_readers, finished_tiles
+from tests.field.conftest import white_case
 
 PIXEL_UM = 2.0
 SIZE = 1200
@@ -23,12 +21,7 @@ SIZE = 1200
 @pytest.fixture
 def case(tmp_path):
     """A case with a white H&E slide of 1200 x 1200 pixels of 2 µm: 6 x 6 reading tiles."""
-    root = tmp_path / "B1"
-    root.mkdir()
-    pixels = np.full((SIZE, SIZE, 3), 240, np.uint8)
-    tifffile.imwrite(root / "he.tif", pixels, tile=(256, 256), photometric="rgb")
-    slide = SlideEntry(path="he.tif", spacing_um=(PIXEL_UM, PIXEL_UM), spacing_source="user")
-    return create_case(root, CaseFile(name="B1", slides={"he": slide}))
+    return white_case(tmp_path, SIZE, PIXEL_UM)
 
 
 def call(*words):

@@ -107,15 +107,21 @@ def test_no_result_comes_from_a_corrupt_tile_that_is_left_out(case):
     assert "row 512, column 1024 px" in told[1]
 
 
-def test_an_object_at_a_damaged_tile_is_left_out_whole(tmp_path):
-    path = tmp_path / "a.tif"
+def damaged_slide(folder, tile):
+    """A slide of four tiles of 64 pixels, one of which cannot be decoded."""
+    path = folder / "a.tif"
     pixels = np.random.default_rng(0).integers(0, 255, (128, 128, 3), np.uint8)
     tifffile.imwrite(path, pixels, tile=(64, 64), photometric="rgb", compression="zlib")
     with tifffile.TiffFile(path) as tiff:
-        place = tiff.pages.first.dataoffsets[3]
+        place = tiff.pages.first.dataoffsets[tile]
     with path.open("r+b") as file:
         file.seek(place)
         file.write(bytes(50))
+    return path
+
+
+def test_an_object_at_a_damaged_tile_is_left_out_whole(tmp_path):
+    path = damaged_slide(tmp_path, 3)
     labels = np.zeros((128, 128), np.int32)
     labels[5:10, 5:10], labels[60:64, 100:110], labels[40:62, 20:30] = 1, 2, 3
     labels[58:62, 70:80] = 4
@@ -134,14 +140,7 @@ def test_an_object_at_a_damaged_tile_is_left_out_whole(tmp_path):
 
 
 def test_the_command_line_lists_damage_and_keeps_the_choice(tmp_path, capsys):
-    path = tmp_path / "a.tif"
-    pixels = np.random.default_rng(0).integers(0, 255, (128, 128, 3), np.uint8)
-    tifffile.imwrite(path, pixels, tile=(64, 64), photometric="rgb", compression="zlib")
-    with tifffile.TiffFile(path) as tiff:
-        place = tiff.pages.first.dataoffsets[1]
-    with path.open("r+b") as file:
-        file.seek(place)
-        file.write(bytes(50))
+    path = damaged_slide(tmp_path, 1)
     common = ("--spacing", "0.5", "--damaged", "skip")
     for command in (["slide", str(path), *common, "--json"],
                     ["new", str(tmp_path / "case"), "--he", str(path), *common]):  # fmt: skip

@@ -231,38 +231,36 @@ class CaseStore:
         record: Mapping[str, Any] | None = None,
     ) -> None:
         """Store the results of one step together; the caller holds the case's write lock."""
-        staging = self.root / f"{_STAGING}{uuid.uuid4().hex[:12]}"
-        with saving(f"the result of '{origin.step}'", self.root):
-            try:
-                for artifact, value in values.items():
-                    folder = staging / artifact.name
-                    folder.mkdir(parents=True)
-                    _write_value(artifact, folder, value)
-                    # The record holds times, so the origin, which is reproducible, does not
-                    # hold its digest.
-                    stated = {"origin": origin.as_dict(), "files": listed_files(folder)}
-                    write_json(folder / _RECORD, sealed(json_ready(record or {})))
-                    _write_origin(folder, stated)
-                write_json(staging / _MARKER, {"step": origin.step})
-            except BaseException:
-                with contextlib.suppress(Exception):
-                    remove_tree(staging)
-                raise
-            self._roll_forward(staging)
+        with self._staged(origin.step) as staging:
+            for artifact, value in values.items():
+                folder = staging / artifact.name
+                folder.mkdir(parents=True)
+                _write_value(artifact, folder, value)
+                # The record holds times, so the origin, which is reproducible, does not
+                # hold its digest.
+                stated = {"origin": origin.as_dict(), "files": listed_files(folder)}
+                write_json(folder / _RECORD, sealed(json_ready(record or {})))
+                _write_origin(folder, stated)
 
     def restate(self, origin: Origin, artifacts: Iterable[Artifact[Any]]) -> None:
         """Store the stored results of one step under a new origin; their files are shared."""
+        with self._staged(origin.step) as staging:
+            for artifact in artifacts:
+                own = {_ORIGIN: {"origin": origin.as_dict(), "files": self.files(artifact)}}
+                for place, _, names in os.walk(self.folder(artifact)):
+                    here = Path(place)
+                    target = staging / artifact.name / here.relative_to(self.folder(artifact))
+                    link_files(here, target, [name for name in names if name not in own])
+                _write_origin(staging / artifact.name, own[_ORIGIN])
+
+    @contextlib.contextmanager
+    def _staged(self, step: str) -> Iterator[Path]:
+        """A folder for new results of a step: all of them replace the stored ones, or none."""
         staging = self.root / f"{_STAGING}{uuid.uuid4().hex[:12]}"
-        with saving(f"the result of '{origin.step}'", self.root):
+        with saving(f"the result of '{step}'", self.root):
             try:
-                for artifact in artifacts:
-                    own = {_ORIGIN: {"origin": origin.as_dict(), "files": self.files(artifact)}}
-                    for place, _, names in os.walk(self.folder(artifact)):
-                        here = Path(place)
-                        target = staging / artifact.name / here.relative_to(self.folder(artifact))
-                        link_files(here, target, [name for name in names if name not in own])
-                    _write_origin(staging / artifact.name, own[_ORIGIN])
-                write_json(staging / _MARKER, {"step": origin.step})
+                yield staging
+                write_json(staging / _MARKER, {"step": step})
             except BaseException:
                 with contextlib.suppress(Exception):
                     remove_tree(staging)
