@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from napari_mosaik.workflow.plans import (
     PlanProblem,
     activity_doubt,
     free_plan_name,
+    half_times_as_rates,
     parse_fractions,
     parse_plan,
     plan_files,
@@ -96,6 +98,17 @@ def test_the_published_regimen_falls_to_75_percent_each_time() -> None:
     assert "Muselaers" in plan.sources[1]
     assert plan.limits
     assert not plan_warnings(plan)
+
+
+def test_clonogens_are_those_of_the_whole_tumour_and_half_times_become_rates() -> None:
+    assert made().number_of_clonogens is None
+    assert made(tumour_ml=40, clonogens_per_ml=2e6).number_of_clonogens == 8e7
+    assert made(tumour_ml=40, clonogens=5e8).number_of_clonogens == 5e8
+    rates = half_times_as_rates(((0.6, 0.5), (0.4, 4.0)))
+    assert [share for share, _ in rates] == [0.6, 0.4]
+    assert [
+        0.5 ** (rate * half / math.log(2)) for (_, rate), half in zip(rates, (0.5, 4), strict=True)
+    ] == pytest.approx([0.5, 0.5])
 
 
 def test_units_that_may_be_meant_otherwise_are_asked_for() -> None:
