@@ -558,7 +558,7 @@ def _observe(given: tuple[int, str, str], case: Case) -> Mapping[str, Any]:
 _COHORT = "Virtual cohort"
 _POSTERIOR, _PRIOR = "posterior", "prior"
 _DEFAULT_N: Final = 400
-_COUNT_PX: Final = 110
+_COUNT_PX, _SEED_PX = 145, 85
 _ARM_PX, _AXIS_PX, _MOST_PX = 70, 75, 460
 _NOTHING_TAKEN = (
     "No scan was taken in, so there is no posterior: take one in on the page 'Updating twin', or "
@@ -614,6 +614,7 @@ class CohortPage(Page):
         self.n.setRange(1, PATIENTS_LIMIT)
         self.n.setValue(_DEFAULT_N)
         self.n.setMinimumWidth(_COUNT_PX)
+        self.seed.setMaximumWidth(_SEED_PX)
         self.seed.setRange(0, 2**31 - 1)
         self.threshold = QLineEdit()
         self.threshold_label = QLabel()
