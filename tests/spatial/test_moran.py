@@ -316,6 +316,13 @@ def test_too_few_permutations_are_warned_about():
     result = local_moran(smooth(6, 6), moore(6, 6), MoranParams(permutations=199))
     assert (result.label == 0).all()
     assert any("199 permutations" in text for text in result.warnings)
+    assert any("399 permutations are needed" in text for text in result.warnings)
+
+
+def test_a_rate_below_every_p_value_names_the_permutations_that_it_needs(monkeypatch):
+    monkeypatch.setattr("napari_mosaik.spatial.moran.MOST_PERMUTATIONS", 99)
+    result = local_moran(smooth(6, 6), moore(6, 6), MoranParams(fdr=True, q=0.01, permutations=99))
+    assert any("7199 permutations are needed" in text for text in result.warnings)
 
 
 def test_work_can_be_followed_and_stopped():

@@ -328,9 +328,10 @@ def _warnings(
     floor = _factor(params) / (drawn + 1)
     needed = _needed_permutations(tiles, params)
     if floor > level:
+        enough = max(needed, math.ceil(_factor(params) / level - 1e-6) - 1)
         out.append(
             f"{drawn} permutations cannot give a p-value below {floor:.3g}: no tile "
-            f"can be significant at {level:g}; use more permutations."
+            f"can be significant at {level:g}; {enough} permutations are needed."
         )
     elif needed > drawn:
         group = math.ceil(floor * tiles.tested.size / level - 1e-6)
