@@ -216,8 +216,10 @@ def test_the_slice_is_divided_by_its_recovery_only_if_chosen(case, capsys):
     code, line = call(capsys, case.root, "update", "--slice-recovery")
     assert code == 2
     assert "the next scan is at 72 h" in " ".join(line.split())
+    assert read_twin(case).recovery_of_next is None  # offered for the slice only
     for _ in SCANS:
         CaseTwin(case).take_in_next()
+    assert read_twin(case).recovery_of_next == CaseTwin(case).slice_recovery[0]
     plain = CaseTwin(case)
     before = plain.scans[-1].main
     share, fwhm_mm = plain.slice_recovery

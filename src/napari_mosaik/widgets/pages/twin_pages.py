@@ -146,7 +146,8 @@ class TwinPage(Page):
         )
         self.recover = QCheckBox("")
         self.recover.setToolTip(
-            "What its PET shows of an even uptake; only where the uptake is about even"
+            "Divide the mean of the slice by what its PET shows of an even uptake; only where the "
+            "uptake is about even"
         )
         self.told = wrapped_label()
         self.body_part = QWidget()
@@ -396,7 +397,7 @@ class TwinPage(Page):
         share = None if picture is None else picture.recovery_of_next
         self.recover.setVisible(share is not None)
         if share is not None:
-            self.recover.setText(f"Divide the mean of the slice by its recovery, {share:.0%}")
+            self.recover.setText(f"Divide by the recovery, {share:.0%}")
         plan = bool(self.plan.currentText())
         self.use.setEnabled(idle and plan)
         self.undo.setEnabled(idle and self._undo is not None)
