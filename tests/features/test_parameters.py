@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from napari_mosaik.core import InputError, LabelImage, Lattice, Raster, Table, TileGrid
+from napari_mosaik.core.errors import Cancelled
+from napari_mosaik.core.progress import cancellable
 from napari_mosaik.features import (
     PARAMETERS,
     caix_grades,
@@ -110,6 +112,13 @@ def test_shares_of_distances_are_counted_pixel_by_pixel():
     np.testing.assert_allclose(part[1], [0.5, 0.5], atol=0.03)
     assert np.isnan(part[[0, 2]]).all()
     assert np.isnan(vessel_distance_shares(GRID, Raster(vessel & False, lattice), edges)).all()
+
+
+def test_the_distances_of_a_whole_slide_can_be_stopped():
+    lattice = Lattice("cd34", (600, 500), (2.0, 2.0))
+    vessels = Raster(np.ones(lattice.shape, bool), lattice)
+    with cancellable(lambda: True), pytest.raises(Cancelled):
+        vessel_distance_shares(GRID, vessels, [0, 50, np.inf])
 
 
 def test_distances_in_tiles_far_apart_are_those_of_the_whole_and_nothing_between_is_read():

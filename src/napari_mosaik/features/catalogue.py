@@ -357,10 +357,12 @@ def _distance_parts(
 ) -> Iterator[tuple[int, FloatArray, NDArray[np.bool_]]]:
     """First row, distances (h, w), µm, and where tissue is, of the strips that meet a tile."""
     from napari_mosaik.core.distance import distance_strips
+    from napari_mosaik.core.progress import checkpoint
 
     lattice, cols = vessels.lattice, window[1]
     needed = PixelSums(grid, lattice)
     for row, far in distance_strips(vessels.values, lattice.spacing_um, window):
+        checkpoint()
         if not needed.needs(slice(row, row + len(far)), cols):
             continue
         inside = np.ones(far.shape, bool)
