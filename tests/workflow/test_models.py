@@ -3,6 +3,7 @@
 import json
 import shutil
 import zipfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from napari_mosaik.io import CaseFile, create_case
 from napari_mosaik.predictor import TrainedModel
 from napari_mosaik.segment import TissueClassParams, train_fast
 from napari_mosaik.segment.tissue_classifier import CLASSES
+from napari_mosaik.workflow.cohort import _trained_model
 from napari_mosaik.workflow.models import (
     adopt_model,
     export_model,
@@ -217,3 +219,23 @@ def test_a_damaged_model_is_told_and_set_aside_not_overwritten(cases):
     (aside,) = (case.root / "models").glob(".*.damaged")
     assert (aside / "weights.safetensors").read_bytes() == damaged
     assert not find_model([case], name).damage
+
+
+@pytest.mark.parametrize(
+    ("patients", "shared", "there"),
+    [
+        ({"A2": "1", "B8": "2"}, True, "m"),
+        ({"A2": "2", "B8": "2"}, True, ""),  # a patient was corrected since
+        ({"A2": "1", "B8": "2"}, False, ""),  # that of the test case was
+    ],
+)
+def test_a_model_with_other_patients_is_trained_again(
+    tmp_path, monkeypatch, patients, shared, there
+):
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "card.json").touch()
+    entries = [{"case": "A2", "patient": "1"}, {"case": "B8", "patient": "2"}]
+    card = {"fingerprint": "f", "cases": entries, "shared_patient": True}
+    monkeypatch.setattr(TrainedModel, "load", lambda folder: SimpleNamespace(card=card))
+    assert _trained_model(tmp_path, "f", patients, shared=shared) == there
+    assert not _trained_model(tmp_path, "g", patients, shared=shared)

@@ -170,14 +170,24 @@ def _results(case: Case) -> str:
     return digest([one.digest() if one else "" for one in origins])
 
 
-def _trained_model(folder: Path, fingerprint: str) -> str:
-    """Hash of a model of the same training; empty when there is none."""
+def _trained_model(
+    folder: Path, fingerprint: str, patients: Mapping[str, str], *, shared: bool
+) -> str:
+    """Hash of a model of the same training, with its patients as they are; empty: there is none.
+
+    *patients* are those of the training cases by name; *shared* is whether the test case has one
+    of them.
+    """
     from napari_mosaik.predictor import TrainedModel
 
-    for card in sorted(folder.glob("*/card.json")):
+    for path in sorted(folder.glob("*/card.json")):
         with contextlib.suppress(InputError, CorruptArtifact):  # a damaged one is trained again
-            if TrainedModel.load(card.parent).card.get("fingerprint") == fingerprint:
-                return card.parent.name
+            card = TrainedModel.load(path.parent).card
+            same = card.get("shared_patient") == shared and all(
+                patients.get(one["case"]) == one["patient"] for one in card.get("cases", ())
+            )
+            if same and card.get("fingerprint") == fingerprint:
+                return path.parent.name
     return ""
 
 
@@ -277,7 +287,10 @@ def train_network(
         if parent is not None:
             settings |= {"parent": parent.hash, "replay": replay}
         fingerprint = _fingerprint(training, settings)
-        model = _trained_model(held_out.root / "models", fingerprint)
+        patients = {case.name: case.patient for case in training}
+        model = _trained_model(
+            held_out.root / "models", fingerprint, patients, shared=chosen.shared_patient
+        )
         if not model:
             with one_blas_thread():
                 model = yield from _train(
