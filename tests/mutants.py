@@ -338,6 +338,33 @@ def faults() -> list[Fault]:
         ("parts[names == name].sum(axis=0)", "parts[names == name].max(axis=0)"),
     )
     found += _of(
+        "workflow/steps/input_spread.py",
+        "tests/workflow/test_input_spread.py",
+        ("np.maximum(distance - border_um, 0.0)", "np.maximum(distance + border_um, 0.0)"),
+        ("* self._tissue_um2 * ratio", "* self._tissue_um2 / ratio"),
+        ("self._params.haematoxylin_factor * self", "2 * self._params.haematoxylin_factor * self"),
+        ("math.exp(self._params.caix_factor *", "math.exp(-self._params.caix_factor *"),
+        ("math.log(factor) / _Z95", "math.log(factor)"),
+        ("params.vessel_border_um * self._draw", "params.nucleus_border_um * self._draw"),
+        ("params.nucleus_border_um * self._draw", "params.vessel_border_um * self._draw"),
+        ('sd * self._draw[f"{slide}_row"], ', 'sd * self._draw[f"{slide}_column"], '),
+        ("[one / scale.spacing_um for one", "[-one / scale.spacing_um for one"),
+        ("values[..., 2] *= vessels", "values[..., 2] /= vessels"),
+        ("cells = self._grid.cells - step", "cells = self._grid.cells + step"),
+        (
+            'for place, slide in ((1, "he"), (2, "caix"))',
+            'for place, slide in ((2, "he"), (1, "caix"))',
+        ),
+        (
+            "np.nan_to_num(drawn - self._nominal_curves)",
+            "np.nan_to_num(self._nominal_curves - drawn)",
+        ),
+        ("border_um + math.pi * border_um**2", "border_um"),
+        ("np.clip(stored + change, 0.0, top)", "np.clip(stored - change, 0.0, top)"),
+        ("self._nuclei_um[rows] + np.array", "self._nuclei_um[rows] - np.array"),
+        ("self._cells_um + np.array", "self._cells_um - np.array"),
+    )
+    found += _of(
         "predictor/training.py",
         "tests/predictor/test_unusable.py",
         (

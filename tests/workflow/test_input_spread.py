@@ -9,20 +9,29 @@ import pytest
 from napari_mosaik.core import Table
 from napari_mosaik.core.catalogue import (
     ALIGNMENT,
+    CAIX_CELLS,
+    CORRECTED_NUCLEUS_OBJECTS,
+    CORRECTED_VESSEL_OBJECTS,
     INPUT_SPREAD,
     INPUT_SPREAD_RECORD,
     METRICS,
+    PARAMETERS,
     PREDICTION,
     PREDICTION_RECORD,
+    TILE_KINETICS,
+    TILES,
     UPTAKE,
 )
 from napari_mosaik.core.progress import run_to_end
 from napari_mosaik.io import Case
+from napari_mosaik.kinetics import TILE_TIMES_H, tile_curves_um
+from napari_mosaik.kinetics.sensitivity import prior_factors
 from napari_mosaik.predictor import TrainedModel, TrainParams, nearest_tiles, predict
 from napari_mosaik.workflow.cohort import train_network
 from napari_mosaik.workflow.predictors import nearest_training_tiles
 from napari_mosaik.workflow.recipe import changed, read_recipe, write_recipe
 from napari_mosaik.workflow.run import CaseContext, run_until
+from napari_mosaik.workflow.steps.align import transform_of
 from napari_mosaik.workflow.steps.input_spread import (
     INPUT_SPREAD_STEP,
     DrawnInputs,
@@ -30,6 +39,7 @@ from napari_mosaik.workflow.steps.input_spread import (
     moved_outlines,
     registration_error,
 )
+from napari_mosaik.workflow.steps.kinetics import DeliveredCurveParams, antigen_share
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +111,117 @@ def test_each_number_moves_what_it_stands_for(drawn):
         assert (groups, maps, curves) == expected, name
     stained = changes(inputs, haematoxylin=2.0)[0]
     assert stained == {"nucleus_haematoxylin_od"}
+
+
+def test_each_number_moves_it_as_far_as_it_says(drawn, predicted):
+    """By what the settings say of a draw of so many SDs, from the stored objects and maps."""
+    inputs, _ = drawn
+    store, before, grid = predicted.store, inputs.tiles, predicted.store.read(TILES)
+
+    def column(name, tiles=before):
+        return tiles.features[:, before.feature_names.index(name)]
+
+    def close(found, expected):
+        known = np.isfinite(expected) & np.isfinite(found)
+        assert known.sum() > 5
+        np.testing.assert_allclose(found[known], expected[known], rtol=1e-4, atol=1e-6)
+
+    name = "nucleus_haematoxylin_od"
+    close(column(name, at(inputs, haematoxylin=2.0)), column(name) * np.exp(0.2))
+    name = "caix_membrane_od10"
+    close(column(name, at(inputs, caix=-2.0)), column(name) * np.exp(-0.2))
+    vessels = store.read(CORRECTED_VESSEL_OBJECTS)
+    area, perimeter = (np.asarray(vessels[name]) for name in ("area_um2", "perimeter_um"))
+    tile, one = grid.memberships(vessels.points_um())
+    count = np.bincount(tile, minlength=len(grid))
+    for sds in (2.0, 1.0):  # SD of the outline: 0.5 µm
+        moved, by = at(inputs, vessel=sds), 0.5 * sds
+        wider = area + perimeter * by + np.pi * by**2
+        distance = column("vessel_distance_um")
+        close(column("vessel_distance_um", moved), np.maximum(distance - by, 0.0))
+        with np.errstate(invalid="ignore"):
+            sums = [np.bincount(tile, v[one], len(grid)) for v in (area, wider)]
+            mean = (sums[1] - sums[0]) / count
+            share = np.where(sums[0] > 0, sums[1] / sums[0], 1.0)
+        close(column("vessel_area_um2", moved) - column("vessel_area_um2"), mean)
+        fraction = column("vessel_area_fraction")
+        close(column("vessel_area_fraction", moved), np.minimum(fraction * share, 1.0))
+        found, known = (one.scales[0].values[..., 2].astype(float) for one in (moved, before))
+        expected = np.clip(known * wider.sum() / area.sum(), 0, 255)
+        assert np.abs(found - expected).max() <= 0.5 + 1e-3
+    nuclei = store.read(CORRECTED_NUCLEUS_OBJECTS)
+    to_reference = transform_of(store.read(ALIGNMENT["he"]))
+    tile, one = grid.memberships(to_reference.apply(nuclei.points_um()))
+    by = 2 * 0.25  # SD of the outline: 0.25 µm
+    change = np.asarray(nuclei["perimeter_um"]) * by + np.pi * by**2
+    with np.errstate(invalid="ignore"):
+        mean = np.bincount(tile, change[one], len(grid)) / np.bincount(tile, minlength=len(grid))
+    moved = at(inputs, nucleus=2.0)
+    close(column("nucleus_area_um2", moved) - column("nucleus_area_um2"), mean)
+
+    sd = inputs.registration["he"]["sd_um"]
+    spacing = before.scales[0].spacing_um
+    for name, axis in (("he_row", 0), ("he_column", 1)):
+        moved = at(inputs, **{name: 3 * spacing / sd}).scales[0].values[..., 0].astype(int)
+        known = np.roll(before.scales[0].values[..., 0].astype(int), 3, axis)
+        inner = (slice(4, -4), slice(4, -4))
+        assert np.abs(moved - known)[inner].max() <= 1
+    moved = at(inputs, he_row=grid.stride_um / sd).codes[:, :, 5, 5]
+    known, index = before.codes[:, :, 5, 5], grid.index_map()
+    row, col = grid.cells.T
+    above = np.where(row > 0, index[row - 1, col], -1)
+    assert (above >= 0).any()
+    np.testing.assert_array_equal(moved[above >= 0, 1], known[above[above >= 0], 1])
+    np.testing.assert_array_equal(moved[:, [0, 2]], known[:, [0, 2]])  # other sections stay
+
+
+def test_objects_move_with_their_section(drawn, predicted):
+    inputs, _ = drawn
+    store, grid, names = predicted.store, inputs._grid, inputs.tiles.feature_names
+    cells = store.read(CAIX_CELLS)
+    cells = cells.rows(np.asarray(cells["tumour"], bool))
+    for frame, table, name, values in (
+        ("he", store.read(CORRECTED_NUCLEUS_OBJECTS), "nucleus_density_per_mm2", None),
+        ("caix", cells, "caix_membrane_od10", cells["membrane_od10"]),
+    ):
+        points = transform_of(store.read(ALIGNMENT[frame])).apply(table.points_um())
+        step, sd = grid.stride_um / 2, inputs.registration[frame]["sd_um"]
+        found = at(inputs, **{f"{frame}_row": step / sd}).features[:, names.index(name)]
+        before = inputs.tiles.features[:, names.index(name)]
+        sums, counts = [], []
+        for shift in (0.0, step):
+            tile, one = grid.memberships(points + np.array([shift, 0.0]))
+            counts.append(np.bincount(tile, minlength=len(grid)))
+            weights = None if values is None else np.asarray(values, float)[one]
+            sums.append(np.bincount(tile, weights, len(grid)))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            if values is None:  # per area of tissue, which does not move
+                change = (counts[1] - counts[0]) * before / counts[0]
+            else:
+                change = sums[1] / counts[1] - sums[0] / counts[0]
+        known = np.isfinite(change)
+        assert np.abs(change[known]).max() > 0.01
+        expected = np.maximum(before[known] + change[known], 0.0)
+        np.testing.assert_allclose(found[known], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_kinetic_number_stands_for_the_prior_of_its_parameter(drawn, predicted):
+    inputs, _ = drawn
+    stored = predicted.store.record(TILE_KINETICS)["params"]
+    kind = DeliveredCurveParams
+    settings = kind.parse({n: v for n, v in stored.items() if n in kind.model_fields}, "record")
+    table = predicted.store.read(PARAMETERS)
+    density = np.asarray(table["vessel_perimeter_density_per_um"], float)
+
+    def curves(params):
+        return tile_curves_um(density, antigen_share(table), params, np.array(TILE_TIMES_H))
+
+    for name, factor in prior_factors(settings).items():
+        found = at(inputs, **{name: 1.959964}).curves  # the upper 95 % of the prior
+        other = settings.model_copy(update={name: getattr(settings, name) * factor})
+        change = np.nan_to_num(curves(other) - curves(settings))
+        expected = np.maximum(inputs.tiles.curves + change, 0.0)
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-9)
 
 
 def test_the_spread_is_that_of_the_finite_differences(drawn, predicted):
