@@ -116,7 +116,6 @@ RANK_LIMIT: Final = 0.062
 """Largest gap of 1,000 ranks to even ones in 999 of 1,000 right programs (Kolmogorov)."""
 SEQUENTIAL_LIMIT: Final = 1e-12
 """Deviation of one scan after the other from all at once, relative to the SD."""
-_PREDICTED: Final = ("stored_at", "median", "low", "high")
 _NEW_IMAGES: Final = 2
 
 
