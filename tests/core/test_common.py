@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+import shapely
 
 from napari_mosaik.core.angles import angle_difference_deg
 from napari_mosaik.core.atomic import atomic_file, atomic_folder
+from napari_mosaik.core.corrections import Correction, describe_correction
 from napari_mosaik.core.progress import map_progress, run_to_end, subprogress
 from napari_mosaik.core.recent import RecentValues
 from napari_mosaik.core.window import overlap_slices, paste
@@ -102,3 +104,12 @@ def test_a_file_or_folder_is_whole_or_absent(tmp_path):
     with atomic_folder(folder) as scratch:
         (scratch / "file").write_text("whole")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["deep", "folder"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "size"),
+    [(7.5, "225 µm²"), (33.32, "1000 µm²"), (41.13, "1230 µm²"), (400, "0.012 mm²")],
+)
+def test_the_size_of_a_corrected_area_has_no_exponent(rows, size):
+    words = describe_correction(Correction("add", area_wkt=shapely.box(0, 0, 30, rows).wkt))
+    assert words.startswith(f"added, {size} at ")

@@ -150,7 +150,10 @@ def describe_correction(correction: Correction) -> str:
         row, column = correction.places_um[0]
     else:
         row, column, area_um2 = _middle_and_area(correction.area_wkt)
-        size = f"{area_um2 / 1e6:.3g} mm²" if area_um2 >= 1e4 else f"{area_um2:.3g} µm²"
+        size = f"{area_um2:.3g} µm²"
+        if area_um2 >= 999.5:  # three significant digits, without an exponent
+            large = area_um2 >= 1e4
+            size = f"{area_um2 / 1e6:.3g} mm²" if large else f"{round(area_um2, -1):.0f} µm²"
         does = f"{does}, {size}"
     return f"{does} at {row / 1000:.3f}, {column / 1000:.3f} mm"
 
