@@ -352,6 +352,19 @@ def test_errors_of_the_uptake_are_whole_fields_and_do_not_average_out():
     assert negative.columns["tia_mbq_h_ml_50"] == pytest.approx(np.zeros(6))
 
 
+def test_a_field_without_dose_does_not_take_all_shares_of_its_logarithm():
+    errors = np.zeros((10, 6))
+    errors[0] = -50.0
+    plan = planned(spreads={**EXACT, "uptake": True, "calibration": 0.5}, draws=40)
+    result = run_to_end(iter_plan_dose(plan, tiles(errors=errors), sobol_samples=1024))
+    for output in ("ln_dose_median", "ln_dose_mean"):
+        first = result.record["shares"]["first"][output]
+        lost = 0.09 * math.log(100) ** 2  # one field in ten has no dose, which counts as 1 %
+        drawn = math.log1p(0.5**2)
+        assert first["calibration"] == pytest.approx(drawn / (drawn + lost), abs=0.05)
+        assert first["uptake"] == pytest.approx(lost / (drawn + lost), abs=0.05)
+
+
 def test_what_differs_within_a_tile_lets_more_cells_survive():
     even, uneven = (dosed(planned(within_cv=cv, spreads=EXACT), tiles()) for cv in (0, 0.3))
     a = 0.3 * even.columns["dose_gy_50"]

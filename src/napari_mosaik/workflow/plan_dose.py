@@ -85,6 +85,7 @@ _REPAIR_NODES: Final = 13
 _REPAIR_REACH: Final = 4.5
 _SOBOL_TILES: Final = 300
 _DISTANCES: Final = 10
+_LEAST_DOSE: Final = 0.01
 _HISTOGRAM: Final = 101
 _TIMES: Final = 400
 _MAPS_AT_ONCE: Final = 16
@@ -682,7 +683,8 @@ class PlanModel:
 
     def iter_shares(self, samples: int, seed: int) -> Generator[float, None, dict[str, Any]]:
         """First and total Sobol indices of each source for ln D and -ln S: the median tile, and
-        the mean dose and mean survival of at most 300 tiles.
+        the mean dose and mean survival of at most 300 tiles.  A dose below 1 % of the one at the
+        median of all sources counts as 1 %, so that the logarithm of no dose does not count alone.
         """
         from scipy.special import ndtri
 
@@ -698,6 +700,11 @@ class PlanModel:
         outputs = ["ln_survival_median", "ln_survival_mean"]
         if self.names:
             outputs = ["ln_dose_median", "ln_dose_mean", *outputs]
+
+        exact = self.factors(dict.fromkeys(SOURCE_TITLES, np.zeros(1)))
+        usual = self.response({k: v[:, None] for k, v in exact.items()}, None, tiles).dose_gy[0]
+        least = _LEAST_DOSE * np.array([[usual[0]], [usual[1:] @ weight]])
+        least = np.maximum(least, np.finfo(float).tiny)
 
         def function(points: FloatArray) -> FloatArray:
             column = dict(zip(names, points.T, strict=True))
@@ -717,9 +724,8 @@ class PlanModel:
             mean = top + np.log(np.exp(ln_s[:, 1:] - top[:, None]) @ weight)
             columns = [-ln_s[:, 0], -mean]
             if self.names:
-                tiny = np.finfo(float).tiny
-                dose = np.maximum(found.dose_gy, tiny)
-                columns = [np.log(dose[:, 0]), np.log(dose[:, 1:] @ weight), *columns]
+                dose = np.stack([found.dose_gy[:, 0], found.dose_gy[:, 1:] @ weight])
+                columns = [*np.log(np.maximum(dose, least)), *columns]
             return np.stack(columns, axis=1)
 
         rng = np.random.default_rng([seed, len(SOURCE_TITLES)])

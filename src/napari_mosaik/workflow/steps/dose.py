@@ -579,5 +579,5 @@ DOSE_STEP = Step(
     body=_body,
     check=_check,
     optional=True,
-    revision=3,
+    revision=4,
 )
