@@ -4,11 +4,13 @@ python benchmarks/walk.py [--cohort FOLDER] [--busy 2] [--stations NAME ...] [--
 
 The window opens a finished case (a copy of a case of FOLDER, or a tiny sample made here), and the
 walk opens every page, starts a preview, shows and hides every overlay, enters and leaves the
-layouts, draws circles and quick strokes, turns the wheel over the fields of every page, cancels
-steps, and switches between cases.  xdotool moves the mouse.  A timer of 10 ms in the window's own
-loop notes how late the window comes to it.  Bars: the 99th percentile of lateness <= 50 ms, worst
-<= 250 ms; a circle of 0.3 s keeps 98 % of its area; no quick stroke becomes a dot; cancelling is
-acknowledged within 100 ms; 20 case switches cost <= 20 MB.  Exit code 1 when a bar is missed.
+layouts, draws circles and quick strokes, turns the wheel over the fields of every page, runs the
+dose what-if, the twin and a virtual cohort, cancels steps, and switches between cases.  xdotool
+moves the mouse.  A timer of 10 ms in the window's own loop notes how late the window comes to it.
+Bars: the 99th percentile of lateness <= 50 ms, worst <= 250 ms; a circle of 0.3 s keeps 98 % of its
+area; no quick stroke becomes a dot; cancelling is acknowledged within 100 ms; 20 case switches cost
+<= 20 MB.
+Exit code 1 when a bar is missed.
 The processor time of the window's thread stands beside each lateness: on a busy machine it is the
 steadier figure.  ``--why`` samples that thread while the loop is silent and tells where it was.
 A station that does not end within its limit ends the walk with where the window was.
@@ -296,6 +298,44 @@ class Walk:
         drawing.release()
         self.dock.tabs.setCurrentIndex(0)
 
+    def what_ifs(self) -> None:
+        """A plan's dose, a scan that the twin predicts and takes in, a virtual cohort."""
+        from napari_mosaik.workflow.plans import Course, Plan, read_plans, write_plan
+
+        dock, space = self.dock, self.dock.workspace
+        if not read_plans(space.case.root):
+            write_plan(space.case.root, Plan(name="one", courses=(Course(activity=7400),)))
+            dock.controller.refresh()
+
+        def idle() -> bool:
+            return space.job is None
+
+        dose, twin, cohort = dock.pages["Dose what-if"], dock.twin, dock.simulated
+        with self.action("open Dose what-if"):
+            dose.set_open(True)
+            self.until(dose.run_button.isEnabled)
+        with self.action("run Dose what-if"):
+            dose.run_button.click()
+            self.run_for(0.5)
+            self.until(idle, LIMIT_S)
+        with self.action("open Updating twin"):
+            twin.set_open(True)
+            self.until(lambda: idle() and twin.picture is not None, LIMIT_S)
+        for push in (twin.predict, twin.take):
+            with self.action(push.text()):
+                push.click()
+                self.run_for(0.5)
+                self.until(idle, LIMIT_S)
+        with self.action("open Virtual cohort"):
+            cohort.set_open(True)
+            self.until(cohort.run.isEnabled, LIMIT_S)
+        with self.action("run Virtual cohort"):
+            cohort.run.click()
+            self.run_for(0.5)
+            self.until(idle, LIMIT_S)
+        for page in (dose, twin, cohort):
+            page.set_open(False)
+
     def cancels(self, steps: tuple[str, ...] = ("tissue_he", "vessels", "nuclei", "caix")) -> None:
         """Start a step and cancel it by a click."""
         dock, space = self.dock, self.dock.workspace
@@ -456,7 +496,9 @@ def walk(cohort: Path, stations: list[str], why: bool = False) -> dict[str, Any]
     return made.end()
 
 
-STATIONS = ["pages", "preview", "overlays", "layouts", "strokes", "cancels", "switches"]
+STATIONS = [
+    "pages", "preview", "overlays", "layouts", "strokes", "what_ifs", "cancels", "switches",
+]  # fmt: skip
 
 
 def main() -> int:

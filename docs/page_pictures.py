@@ -73,6 +73,7 @@ class Pictures:
                     section.fold.set_open(True)
             self.studio.settle(1.0)
             self.studio.until(lambda page=page: not waits(page))
+            self.studio.settle(1.0)
             top = page.mapTo(area.widget(), page.rect().topLeft()).y()
             name = page.title.lower().replace(" ", "_")
             self.parts(f"{number:02d}_{name}", area, top, page.height())
@@ -119,9 +120,17 @@ def waits(root: Any) -> bool:
 
 def clipped(root: Any) -> list[str]:
     """Visible texts that have less room than they need, or that their parent cuts off."""
-    from qtpy.QtWidgets import QAbstractButton, QLabel
+    from qtpy.QtWidgets import QAbstractButton, QComboBox, QLabel, QStyle, QStyleOptionComboBox
 
     found = []
+    for box in root.findChildren(QComboBox):
+        option = QStyleOptionComboBox()
+        box.initStyleOption(option)
+        part = QStyle.SubControl.SC_ComboBoxEditField
+        room = box.style().subControlRect(QStyle.ComplexControl.CC_ComboBox, option, part, box)
+        need = box.fontMetrics().horizontalAdvance(box.currentText())
+        if box.isVisible() and not box.isEditable() and need > room.width():
+            found.append(f"QComboBox '{box.currentText()[:60]}' does not fit")
     for kind in (QLabel, QAbstractButton):
         for widget in root.findChildren(kind):
             if not widget.isVisible() or not widget.text():

@@ -40,6 +40,11 @@ _PICTURES = (
 )  # fmt: skip
 
 
+_QUICK_S = 0.01
+_QUICK_TURNS = 20
+"""So many turns of the event loop of so little computing, one after the other, are rest."""
+
+
 class Studio:
     """A napari window with the dock, driven by program."""
 
@@ -69,9 +74,18 @@ class Studio:
             time.sleep(0.01)
 
     def settle(self, seconds: float = 1.5) -> None:
-        """Wait for slides and drawings to load."""
-        end = time.monotonic() + seconds
-        self.until(lambda: time.monotonic() > end)
+        """Wait for slides and drawings to load, and on a busy machine until the window rests."""
+        end, quick = time.monotonic() + seconds, 0
+
+        def rests() -> bool:
+            nonlocal quick, before
+            now = time.thread_time()
+            quick = quick + 1 if now - before < _QUICK_S else 0
+            before = now
+            return time.monotonic() > end and quick >= _QUICK_TURNS
+
+        before = time.thread_time()
+        self.until(rests)
 
     def shoot(self, name: str, *, small: bool = False) -> None:
         """Save the whole window; a *small* file has 256 colours."""
@@ -93,6 +107,9 @@ class Studio:
         grid = dock.workspace.tile_data.grid
         assert grid is not None
         dock.workspace.tile = dock.workspace.tile_data.tile_at(tuple(grid.centres_um.mean(axis=0)))
+        inspector = dock.show_inspector()
+        self.until(lambda: inspector.curves.canvas is not None)
+        dock.page_area.verticalScrollBar().setValue(0)
         self.viewer.reset_view()
         self.shoot("main")
         dock.tabs.setCurrentIndex(1)
