@@ -305,6 +305,9 @@ def test_stored_files_that_were_changed_are_refused(case):
     record.write_text(record.read_text("utf-8").replace("3.4", "3.5"), "utf-8")
     with pytest.raises(CorruptArtifact, match=r"record\.json is damaged"):
         CaseTwin(case).status()
+    record.unlink()
+    with pytest.raises(CorruptArtifact, match=r"000.record\.json is missing: restore it"):
+        CaseTwin(case).status()
 
 
 def test_the_twin_of_another_patient_is_refused(case, tmp_path):

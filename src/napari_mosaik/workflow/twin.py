@@ -254,6 +254,12 @@ class CaseTwin:
         found: list[dict[str, Any]] = []
         while (record := _sealed_file(self._update(len(found)) / "record.json")) is not None:
             found.append(record)
+        left = sorted((self.root / "updates").glob("[0-9][0-9][0-9]"))[len(found) :]
+        if left:  # a folder of an update comes whole or not at all
+            raise CorruptArtifact(
+                f"{self._update(len(found)) / 'record.json'} is missing: restore it, or move "
+                f"{self.root} away and take the scans in again"
+            )
         return tuple(found)
 
     def _update(self, number: int) -> Path:
