@@ -29,14 +29,17 @@ from qtpy.QtWidgets import QApplication, QWidget
 from scipy.ndimage import distance_transform_edt
 
 from napari_mosaik.annotate import stroke_polygon
-from napari_mosaik.core.catalogue import CLASSES
+from napari_mosaik.core.catalogue import CLASSES, VESSEL_OBJECTS
+from napari_mosaik.core.progress import run_to_end
 from napari_mosaik.io import Case
 from napari_mosaik.widgets.dock import MosaikDock
+from napari_mosaik.workflow.corrections import CorrectionSession
+from napari_mosaik.workflow.update import update
 
 HERE = Path(__file__).parent
 _PICTURES = (
     "main_window", "four_slides", "align", "space", "review", "dose", "twin", "loop",
-    "find_and_correct",
+    "find_and_correct", "fine_tuned",
 )  # fmt: skip
 
 
@@ -266,6 +269,31 @@ class Studio:
         page.compare.click()
         self.until(lambda: page.maps.is_on)
         self.shoot("compare", small=True)
+        page.maps.leave()
+
+    def fine_tuned(self) -> None:
+        """A training case is corrected; the uptake network learns on, and both are compared."""
+        dock, page = self.dock, self.dock.models
+        other = Case(next(path for path in dock.workspace.cohort if path.name == "A2"))
+        places = other.store.read(VESSEL_OBJECTS).points_um()[::9]
+        with CorrectionSession(other, "vessels", "anna") as session:
+            for chosen in filter(None, map(session.select, places)):
+                session.delete(chosen)
+        run_to_end(update(other))
+        dock.tabs.setCurrentIndex(dock.models_tab)
+        before = dock.workspace.recipe["predict"].model  # type: ignore[attr-defined]
+        self.until(lambda: before in {one.hash for one in page._models})
+        page._select(next(n for n, one in enumerate(page._models) if one.hash == before))
+        page.fold.set_open(True)
+        page.learn.click()
+        self.until(lambda: dock.workspace.job is None)
+        self.until(lambda: any(one.training.get("parent") == before for one in page._models))
+        new = next(n for n, one in enumerate(page._models) if one.training.get("parent") == before)
+        page._select(new)
+        page.fold.set_open(False)
+        page.compare.click()
+        self.until(lambda: page.maps.is_on)
+        self.shoot("fine_tuned", small=True)
         page.maps.leave()
 
     def twin(self) -> None:

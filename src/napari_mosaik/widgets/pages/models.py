@@ -322,8 +322,12 @@ class ModelsPage(QWidget):
         transform = None if made.unit else transform_to_reference(case, "he")
         specs = comparison_layers(made, grid, transform)
         if specs:
-            last = "difference" if made.unit else "where they differ"
-            self.maps.show(specs, (old, new, last))
+            titles: tuple[str, ...] = (old, new, "where they differ")
+            if made.unit:
+                one, other = (model.hash[:8] for model in pair)
+                names = (f"old {one}", f"new {other}", "new minus old")
+                titles = tuple(f"{name}, {made.unit}" for name in names)
+            self.maps.show(specs, titles)
 
     # --- files ----------------------------------------------------------------------------------
     def _choose_export(self) -> None:
