@@ -351,15 +351,17 @@ class _Resolution:
 
     def _unusable(self, step: Step[Any], content: str) -> str:
         """Why a run could not use its sources; asked once for each content of them."""
+        if step.check is None:
+            return ""
         settings = "".join(self.recipe[one].digest() for one in (step.name, maker_of(SUV).name))
         key = f"{self.case.root.absolute()}:{step.name}:{settings}:{content}"
-        if step.check is not None and key not in _ASKED:
+        if key not in _ASKED:
             _ASKED[key] = ""
             try:
                 step.check(self.case, self.recipe)
             except (MosaikError, OSError) as error:
                 _ASKED[key] = in_words(error)
-        return _ASKED.get(key, "")
+        return _ASKED[key]
 
     def _compare(self, step: Step[Any], origin: Origin) -> _Verdict:
         try:
