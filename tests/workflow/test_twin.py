@@ -289,7 +289,24 @@ def test_a_twin_keeps_its_prior_and_what_it_took_in(case):
     add_invivo(case, [value(72, "tumour", 9.9)], replace_same=True)
     twin = CaseTwin(case)
     assert 9.9 not in [row["mean"] for row in twin.status()["scans"]]
-    assert "was 3.4 when it was taken in and is 9.9 now" in twin.notes[0]
+    assert "72 h was 3.4 ± 0.204 when it was taken in and is 9.9" in twin.status()["warnings"][0]
+
+
+@pytest.mark.parametrize("kept", ["others", "none", "no table"])
+def test_a_scan_that_left_the_table_is_a_doubt(case, capsys, kept):
+    CaseTwin(case).take_in_next()
+    path = case.root / "invivo.csv"
+    head, *rows = path.read_text().splitlines()
+    rows = [row for row in rows if not row.startswith("72") and kept == "others"]
+    path.write_text("\n".join([head, *rows, ""]))
+    if kept == "no table":
+        path.unlink()
+    with pytest.raises(SystemExit):
+        main(["twin", str(case.root), "status", "--json"])
+    out = capsys.readouterr()
+    words = "the tumour at 72 h was taken in and is no longer in invivo.csv"
+    assert any(words in one for one in json.loads(out.out)["warnings"])
+    assert words in " ".join(out.err.split())
 
 
 def test_stored_files_that_were_changed_are_refused(case):

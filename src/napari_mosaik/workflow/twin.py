@@ -210,6 +210,7 @@ class CaseTwin:
         self.case, self.recover_slice = case, recover_slice
         self.root = case.root / _FOLDER
         self.notes: list[str] = []
+        self._changed: list[str] = []
         self._prior_file = _sealed_file(self.root / "prior.json")
         if self._prior_file is None:
             self.params = TwinParams.parse(settings or {}, "twin")
@@ -297,12 +298,21 @@ class CaseTwin:
             other = now.get((row.time_h, row.region))
             label = f"the {row.region} at {row.time_h:g} h"
             if other is None and not row.from_slice:
-                self.notes.append(f"{label} was taken in and is no longer in invivo.csv")
-            elif other is not None and (other.mean, other.sd) != (row.mean, row.sd):
-                self.notes.append(
-                    f"{label} was {row.mean:g} when it was taken in and is {other.mean:g} now; the "
-                    "twin keeps what it took in"
+                self._changed.append(
+                    f"{label} was taken in and is no longer in invivo.csv; the twin keeps it"
                 )
+            elif other is not None and (other.mean, other.sd) != (row.mean, row.sd):
+                was, is_now = (f"{one.mean:g} ± {one.sd:g}" for one in (row, other))
+                self._changed.append(
+                    f"{label} was {was} when it was taken in and is {is_now} now; the twin keeps "
+                    "what it took in"
+                )
+
+    @property
+    def warnings(self) -> list[str]:
+        """Scans far from their prediction, and scans that invivo.csv states otherwise by now."""
+        far = [text for one in self.updates for text in one["warnings"]]
+        return [*far, *self._changed] if self.scans else far
 
     def _slice(self, rows: Sequence[Observation]) -> list[Observation]:
         """The mean of the excised slice, if the case has it and its terms."""
@@ -656,6 +666,7 @@ class CaseTwin:
                 write_json(folder / "record.json", sealed(json_ready(record)))
             self._observe(record, len(self.updates))
         self.case.log("twin", time_h=record["time_h"], z=record["z"])
+        self._changed.clear()
         for name in ("updates", "taken", "scans", "posterior"):
             self.__dict__.pop(name, None)
 
@@ -708,7 +719,7 @@ class CaseTwin:
             "surface_density_per_um": self.start["surface_density_per_um"],
             "surface_source": self.start["surface_source"],
             "notes": [*self.notes, *self.posterior.notes],
-            "warnings": [text for one in self.updates for text in one["warnings"]],
+            "warnings": self.warnings,
             "decisions": self._decisions_now(),
             "limits": TWIN_LIMITS,
         }

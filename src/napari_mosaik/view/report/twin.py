@@ -86,5 +86,5 @@ def twin_limitations(twin: CaseTwin | None) -> tuple[str, ...]:
 
 
 def twin_warnings(twin: CaseTwin | None) -> list[str]:
-    """Scans far from their prediction."""
-    return [] if twin is None else [text for one in twin.updates for text in one["warnings"]]
+    """Scans far from their prediction, and scans that changed after they were taken in."""
+    return [] if twin is None else twin.warnings
