@@ -747,7 +747,7 @@ def faults() -> list[Fault]:
             "self.bed_gy / (1 + 2 * self._beta / self._alpha)",
             "self.bed_gy / (1 + self._beta / self._alpha)",
         ),
-        ('tiles["uptake"] * per_suv', 'tiles["uptake"]'),
+        ("tiles[own] * per_suv", "tiles[own]"),
         (
             "spacing = [step / self.uptake.living_scale",
             "spacing = [step * 10 / self.uptake.living_scale",
