@@ -372,6 +372,8 @@ def test_a_picture_is_segmented_outside_a_case(case, tmp_path, capsys):
         ),
         ("kinetics", "--times-h", "72,inf"),
         ("kinetics", "--times-h", "nan"),
+        ("run c", "--scheduler", "nonsense"),
+        ("train c", "--scheduler", "tcp://computer"),
     ],
 )
 def test_numbers_that_cannot_be_name_their_option(capsys, command, option, value):

@@ -186,6 +186,7 @@ def test_observations_that_do_not_fit_together(rows, words):
     ("change", "words"),
     [
         ({"time_h": -1}, "before the injection"),
+        ({"time_h": "72"}, "time of a scan must be a number, not '72'"),
         ({"sd": 0}, "SD of the tumour at 72 h must be above 0"),
         ({"mean": -2}, "mean of the tumour at 72 h must be above 0"),
         ({"mean": math.nan}, "must be finite"),

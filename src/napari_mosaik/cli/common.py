@@ -58,10 +58,22 @@ CaseFolder = Annotated[Path, typer.Argument(metavar="CASE", help="Case folder.")
 CaseFolders = Annotated[
     list[Path], typer.Argument(metavar="CASE", help="Case folders, or folders of cases.")
 ]
+
+
+def _known_address(address: str) -> str:
+    if address and not re.fullmatch(r"([a-z]+://)?[^\s/]+:\d{1,5}", address):
+        raise InputError(
+            f"--scheduler: {address!r} is no address of a scheduler; give HOST:PORT, as "
+            "'dask scheduler' prints it"
+        )
+    return address
+
+
 SchedulerAddress = Annotated[
     str,
     typer.Option(
         metavar="ADDRESS",
+        callback=_known_address,
         help="Address of a dask.distributed scheduler. Default: threads of this computer.",
     ),
 ]

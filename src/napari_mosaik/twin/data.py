@@ -121,8 +121,10 @@ class Observation:
 
 
 def finite_number(name: str, value: object) -> float:
-    """*value* as a finite number; else `InputError`."""
+    """*value* as a finite number; else, also for text that reads as one, `InputError`."""
     try:
+        if isinstance(value, str | bytes):
+            raise TypeError
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         raise InputError(f"{name} must be a number, not {value!r}") from None
