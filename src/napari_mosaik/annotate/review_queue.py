@@ -370,6 +370,7 @@ def tile_kinds(
         At most so many kinds.
     """
     from sklearn.cluster import KMeans
+    from threadpoolctl import threadpool_limits
 
     values = np.asarray(probability, float)
     known = np.isfinite(values).all(axis=3, keepdims=True)
@@ -383,7 +384,8 @@ def tile_kinds(
         looks = (looks - looks.mean(axis=0)) / (looks.std(axis=0) + 1e-9)
         different = len(np.unique(looks[own], axis=0))
         model = KMeans(min(n_kinds, different), n_init=2, random_state=0)
-        kinds[own] = model.fit_predict(looks[own])
+        with threadpool_limits(1):  # sums of several threads depend on their number
+            kinds[own] = model.fit_predict(looks[own])
     return kinds
 
 

@@ -40,6 +40,8 @@ class VoiMask:
 def read_mask(path: Path, grid: VolumeGrid, label: int | None = None) -> VoiMask:
     """The voxels (slices, rows, columns) of a PET volume that a mask holds.
 
+    Segments and labels may have the voxels in another order: flipped or exchanged axes.
+
     Parameters
     ----------
     path
@@ -48,8 +50,6 @@ def read_mask(path: Path, grid: VolumeGrid, label: int | None = None) -> VoiMask
         Voxels of the PET.
     label
         Number of the segment, region of interest or label; needed where there are several.
-
-    SEG and labels may have the voxels of the PET in another order: flipped or exchanged axes.
 
     Raises
     ------
