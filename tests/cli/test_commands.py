@@ -324,7 +324,8 @@ def test_annotations_go_out_and_in(case, tmp_path, capsys):
     out = tmp_path / "shapes.geojson"
     assert call("annotate", "export", case, out) == 0
     before = (case / "annotations" / "he.geojson").read_text()
-    assert call("annotate", "import", case, out) == 0
+    assert "--replace" in told(capsys, "annotate", "import", case, out)
+    assert call("annotate", "import", case, out, "--add") == 0
     after = json.loads((case / "annotations" / "he.geojson").read_text())
     assert len(after["features"]) == len(json.loads(before)["features"])
     assert "no annotations on cd34" in told(

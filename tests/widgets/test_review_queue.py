@@ -449,7 +449,9 @@ def test_blindness_outlasts_the_page_and_ends_when_the_queue_is_finished(
     flat = np.ones(space.tile_data.n_tiles)
     record = {"score": {"old": 0.1}, "kind": "predictor"}
     made = SimpleNamespace(record=record, unit="g/mL", maps=(flat, flat))
-    model = SimpleNamespace(record=lambda: {"method": "mosaik", "model": "0123456789"})
+    model = SimpleNamespace(
+        hash="0123456789", record=lambda: {"method": "mosaik", "model": "0123456789"}
+    )
     dock.models._compared(space.case, (model, model), made)
     assert "errors are hidden" in dock.models.told.text()
     dock.models.maps.leave()

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import scipy  # its parts are loaded on first use
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter, map_coordinates
 
 from napari_mosaik.core.frame import FloatArray, Lattice, Transform
 from napari_mosaik.core.raster import Raster
@@ -41,7 +41,9 @@ class SmoothedImage:
     def _read(self, image: NDArray[Any], points_um: FloatArray) -> FloatArray:
         index = self.lattice.to_index(points_um).T
         return np.asarray(
-            map_coordinates(image, index, order=1, mode="constant", cval=0.0, output=np.float64)
+            scipy.ndimage.map_coordinates(
+                image, index, order=1, mode="constant", cval=0.0, output=np.float64
+            )
         )
 
 
@@ -58,7 +60,7 @@ def smoothed_image(raster: Raster, sigma_um: float) -> SmoothedImage:
     reduced = padded.reshape(rows, blocks[0], cols, blocks[1]).mean(axis=(1, 3))
     spacing = [b * s for b, s in zip(blocks, raster.lattice.spacing_um, strict=True)]
     margins = [math.ceil(3 * sigma_um / step) for step in spacing]
-    smoothed = gaussian_filter(
+    smoothed = scipy.ndimage.gaussian_filter(
         np.pad(reduced, [(m, m) for m in margins]),
         [sigma_um / step for step in spacing],
         mode="constant",

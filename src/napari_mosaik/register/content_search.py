@@ -11,9 +11,8 @@ from collections.abc import Generator
 from dataclasses import dataclass
 
 import numpy as np
+import scipy  # its parts are loaded on first use
 from numpy.typing import NDArray
-from scipy import fft
-from scipy.ndimage import map_coordinates
 
 from napari_mosaik.core.colour import (
     DAB,
@@ -216,10 +215,10 @@ class _Reference:
     ) -> _Reference:
         image = _masked_image(fixed, tissue, step_um)
         side = math.ceil(scale * math.hypot(*moving_tissue.lattice.extent_um) / step_um) + 2
-        rows, cols = (fft.next_fast_len(n + side, real=True) for n in image.values.shape)
+        rows, cols = (scipy.fft.next_fast_len(n + side, real=True) for n in image.values.shape)
         shape = (rows, cols)
         parts = (image.mask, image.values, image.values**2)
-        spectra = [np.asarray(fft.rfft2(part, shape), np.complex128) for part in parts]
+        spectra = [np.asarray(scipy.fft.rfft2(part, shape), np.complex128) for part in parts]
         return cls(image, shape, side, *spectra)
 
     def best_shift(self, moving: _MaskedImage, rotation: Transform) -> tuple[float, Transform]:
@@ -232,7 +231,9 @@ class _Reference:
             np.moveaxis(offsets, 0, -1).reshape(-1, 2) @ linear.T + centre
         ).T
         values, mask = (
-            map_coordinates(image, index, order=1, cval=0.0).reshape(self.side, self.side)
+            scipy.ndimage.map_coordinates(image, index, order=1, cval=0.0).reshape(
+                self.side, self.side
+            )
             for image in (moving.values, moving.mask)
         )
         mask = np.where(mask > 0.5, 1.0, 0.0)
@@ -250,10 +251,10 @@ class _Reference:
 
     def _correlation(self, values: FloatArray, mask: FloatArray) -> FloatArray:
         """Correlation over the common mask at every shift; -1 where the overlap is too small."""
-        own = [np.conj(fft.rfft2(part, self.shape)) for part in (mask, values, values**2)]
+        own = [np.conj(scipy.fft.rfft2(part, self.shape)) for part in (mask, values, values**2)]
 
         def summed(first: ComplexArray, second: ComplexArray) -> FloatArray:
-            return np.asarray(fft.irfft2(first * second, self.shape), np.float64)
+            return np.asarray(scipy.fft.irfft2(first * second, self.shape), np.float64)
 
         n = np.maximum(summed(self.mask, own[0]), 1e-3)
         fixed_sum, moving_sum = summed(self.values, own[0]), summed(self.mask, own[1])

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy  # its parts are loaded on first use
 from numpy.typing import NDArray
-from scipy import fft
-from scipy.ndimage import binary_erosion
 
 from napari_mosaik.core.frame import FloatArray, Lattice, Transform
 from napari_mosaik.core.raster import Raster
@@ -139,7 +138,7 @@ def match_patches(
     centres = _patch_centres(mask, in_fixed, radius, radius + reach, max_patches)
     patches = _squares(reference, centres, radius)
     if not outline:
-        inner = _squares(binary_erosion(mask > 0.5, iterations=3), centres, radius)
+        inner = _squares(scipy.ndimage.binary_erosion(mask > 0.5, iterations=3), centres, radius)
         patches = _without_edge(patches, inner)
     windows = _squares(warped, centres, radius + reach)
     covered = _squares(in_moving, centres, radius + reach)
@@ -330,8 +329,10 @@ def _correlations(patches: NDArray[Any], windows: NDArray[Any]) -> FloatArray:
     shifts = window_side - side + 1
     patch = patches - patches.mean(axis=(1, 2), keepdims=True)
     window = windows - windows.mean(axis=(1, 2), keepdims=True)
-    size = (fft.next_fast_len(window_side, real=True),) * 2
-    product = fft.irfft2(fft.rfft2(window, size) * np.conj(fft.rfft2(patch, size)), size)
+    size = (scipy.fft.next_fast_len(window_side, real=True),) * 2
+    product = scipy.fft.irfft2(
+        scipy.fft.rfft2(window, size) * np.conj(scipy.fft.rfft2(patch, size)), size
+    )
     overlap = product[:, :shifts, :shifts]
     sums, squares = _box_sums(window, side), _box_sums(window**2, side)
     energy = np.maximum(squares - sums**2 / side**2, 0.0)
