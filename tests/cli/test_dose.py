@@ -111,6 +111,10 @@ def test_activity_goes_out_and_a_dose_map_comes_back(case, tmp_path, capsys):
     assert "give the dose on its voxels" in told(capsys, "dose", case, "--dose-map", back)
     back.write_bytes(nifti_bytes(gray[:-1], (0.3 / scale, 0.3 / scale, 0.3)))
     assert "1 slices of" in told(capsys, "dose", case, "--dose-map", back)
+    text = tmp_path / "dose.txt"
+    text.write_text("no image")
+    error = told(capsys, "dose", case, "--dose-map", text)
+    assert "dose.txt cannot be used as a dose map, which is a NIfTI in Gy" in error
     assert "no .nii file" in told(capsys, "dose", case, "--activity-map", tmp_path / "a.txt")
 
 

@@ -180,8 +180,12 @@ def compare_dose(case: Case, name: str, path: Path) -> dict[str, Any]:
 
     plan = _plan(case, name)
     grid, table = case.store.read(TILES), case.store.read(DOSE)
-    series = NiftiSeries(path)
-    image = series.image(0, 0).raster
+    try:
+        series = NiftiSeries(path)
+        image = series.image(0, 0).raster
+    except InputError as error:
+        words = str(error).replace("as PET", "as a dose map, which is a NIfTI in Gy")
+        raise InputError(words) from error
     shape, wanted = image.values.shape, grid.lattice.shape
     if shape != wanted or series.n_slices != 1:
         raise InputError(
