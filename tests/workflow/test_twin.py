@@ -638,3 +638,6 @@ def test_a_plan_gets_the_time_course_and_the_record_its_observations(case, capsy
     place.write_text(place.read_text("utf-8").replace("stable", "better"), "utf-8")
     with pytest.raises(CorruptArtifact, match="line 3, is damaged"):
         CaseTwin(case).decisions()
+    place.write_text("", "utf-8")
+    with pytest.raises(CorruptArtifact, match="damaged: it holds no decision"):
+        CaseTwin(case).status()

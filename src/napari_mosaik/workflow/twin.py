@@ -974,7 +974,7 @@ class CaseTwin:
         Raises
         ------
         CorruptArtifact
-            If a line was changed.
+            If a line was changed, or all are gone.
         """
         place, found = self.root / _DECISIONS, []
         if not place.is_file():
@@ -988,6 +988,8 @@ class CaseTwin:
             if line is None or digest(line) != seal:
                 raise CorruptArtifact(f"{place}, line {number}, is damaged: it was changed")
             found.append(line)
+        if not found:  # it is written with its first line
+            raise CorruptArtifact(f"{place} is damaged: it holds no decision")
         return found
 
     def _decisions_now(self) -> list[dict[str, Any]]:
