@@ -129,7 +129,10 @@ def test_hopeless_outline_is_refused_by_name(tmp_path, coordinates):
         read_geojson(saved(tmp_path, [feature(coordinates)]), LATTICE)
 
 
-@pytest.mark.parametrize("text", ["", "not json", "[1, 2]", '{"type": "Topology"}', "[" * 100000])
+@pytest.mark.parametrize(
+    "text",
+    ["", "not json", "[1, 2]", '{"type": "Topology"}', '{"type": {"a": "Polygon"}}', "[" * 100000],
+)
 def test_no_geojson(tmp_path, text):
     path = tmp_path / "x.geojson"
     path.write_text(text)

@@ -405,7 +405,7 @@ def _features_of(path: Path, item: Mapping[str, Any]) -> list[Mapping[str, Any]]
     if kind == "FeatureCollection" and isinstance(item.get("features"), list):
         inner = [one for one in item["features"] if isinstance(one, Mapping)]
         return [feature for one in inner for feature in _features_of(path, one)]
-    if kind in _GEOMETRIES:
+    if isinstance(kind, str) and kind in _GEOMETRIES:
         return [{"type": "Feature", "geometry": item, "properties": {}}]
     if kind != "Feature":
         raise InputError(
