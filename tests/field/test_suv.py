@@ -50,6 +50,7 @@ def test_the_factor_by_hand(tmp_path):
 
 ASKED = [
     ({"InjectionStart": 0}, "give injected .* both 0, which converters write"),
+    ({"InjectionStart": -1e17}, "-1e\\+17 s after TimeZero cannot be used"),
     ({"InjectedRadioactivityUnits": None}, "give dose_mbq .*36.2 without a unit"),
     ({"InjectedRadioactivityUnits": "R"}, "give dose_mbq .*'R', an unknown unit"),
     ({"InjectedRadioactivity": 0}, "injected activity is missing"),

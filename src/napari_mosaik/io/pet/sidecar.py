@@ -223,6 +223,15 @@ def _bids_amounts(found: Mapping[str, Any], unclear: dict[str, str]) -> dict[str
     }
 
 
+def _seconds_after(zero: datetime, seconds: float) -> datetime:
+    try:
+        return zero + timedelta(seconds=seconds)
+    except OverflowError:
+        raise InputError(
+            f"a time of {seconds:g} s after TimeZero cannot be used; correct the sidecar"
+        ) from None
+
+
 def _bids_times(
     found: Mapping[str, Any], frame: int, notes: list[str], unclear: dict[str, str]
 ) -> dict[str, Any]:
@@ -254,7 +263,7 @@ def _bids_times(
         out["frame_reference_s"] = offset - start + duration / 2
     for name, seconds in (("scanned", start), ("injected", injection), ("decay_reference", moment)):
         if zero is not None and seconds is not None:
-            out[name] = zero + timedelta(seconds=seconds)
+            out[name] = _seconds_after(zero, seconds)
     return out | _reference(found, start, injection, moment, notes)
 
 
