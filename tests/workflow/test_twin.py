@@ -25,7 +25,7 @@ from napari_mosaik.io.case_file import CaseFile
 from napari_mosaik.twin import Prior, chain_posterior, patients_needed, predict, wilson_interval
 from napari_mosaik.twin.chain import Chain
 from napari_mosaik.view.report.content import gather_report
-from napari_mosaik.view.twin import decision_lines, read_twin
+from napari_mosaik.view.twin import decision_lines, read_twin, twin_time_figure
 from napari_mosaik.workflow.dose import read_curve, read_time_course
 from napari_mosaik.workflow.invivo import add_invivo
 from napari_mosaik.workflow.plans import Course, Plan, read_plans, remove_plan, write_plan
@@ -641,3 +641,13 @@ def test_a_plan_gets_the_time_course_and_the_record_its_observations(case, capsy
     place.write_text("", "utf-8")
     with pytest.raises(CorruptArtifact, match="damaged: it holds no decision"):
         CaseTwin(case).status()
+
+
+def test_the_labels_of_the_curves_fit_into_a_narrow_dock(case):
+    figure = twin_time_figure(read_twin(case), 0)
+    figure.set_size_inches(2.9, 4.4)
+    figure.canvas.draw()
+    for axes in figure.axes[1:]:
+        label = axes.yaxis.label.get_window_extent()
+        numbers = [one.get_window_extent().x0 for one in axes.get_yticklabels() if one.get_text()]
+        assert 0 <= label.x0 < label.x1 < min(numbers)

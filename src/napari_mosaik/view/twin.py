@@ -290,7 +290,7 @@ def twin_time_figure(picture: TwinPicture, shown: int) -> Figure:
     """Time line, curves of tumour and blood after *shown* scans, above ghosts of those before."""
     figure = new_figure(4.4, 4.4)
     figure.set_layout_engine(None)
-    figure.subplots_adjust(left=0.14, right=0.97, bottom=0.11, top=0.98, hspace=0.08)
+    figure.subplots_adjust(left=_LEFT, right=0.97, bottom=0.11, top=0.98, hspace=0.08)
     line, *both = figure.subplots(3, 1, sharex=True, height_ratios=[1, 4, 2.6])
     _draw_time_line(line, picture, shown)
     for axes, region in zip(both, picture.bands, strict=True):
@@ -300,9 +300,23 @@ def twin_time_figure(picture: TwinPicture, shown: int) -> Figure:
     return figure
 
 
+_LEFT: Final = 0.2
+"""Left end of the axes, of the width: room for numbers of three digits and the label."""
+
+
+def _blended(axes: Axes) -> Any:
+    """Across the width of the figure and along the height of the axes."""
+    from matplotlib.transforms import blended_transform_factory
+
+    figure = axes.get_figure()
+    assert figure is not None
+    return blended_transform_factory(figure.transFigure, axes.transAxes)
+
+
 def _draw_region(axes: Axes, picture: TwinPicture, region: str, shown: int) -> None:
     """Curve and band of a region, what was seen of it, and what is predicted of the next scan."""
     tidy(axes, "", f"{region.capitalize()}, {picture.unit}")
+    axes.yaxis.set_label_coords(0.055, 0.5, transform=_blended(axes))
     days, bands = picture.times_h / _DAY_H, picture.bands[region]
     if shown:
         low, _, high = bands[shown - 1]
