@@ -47,13 +47,14 @@ from napari_mosaik.widgets.correct.correct_panel import CorrectPanel
 from napari_mosaik.widgets.correct.qa_panel import VisualQaPanel
 from napari_mosaik.widgets.help_window import add_help_actions
 from napari_mosaik.widgets.pages.case_page import CasePage
+from napari_mosaik.widgets.pages.cohort_page import CohortPage
 from napari_mosaik.widgets.pages.inspector import ARROWS, TileInspector
 from napari_mosaik.widgets.pages.invivo_page import InvivoPage
 from napari_mosaik.widgets.pages.models import ModelsPage
 from napari_mosaik.widgets.pages.pages import Page, StepPage, make_page, pages_of
 from napari_mosaik.widgets.pages.review import QueuePanel, ReportButton, ReviewPanel
 from napari_mosaik.widgets.pages.stain_picker import StainPicker
-from napari_mosaik.widgets.pages.twin_pages import CohortPage, TwinPage
+from napari_mosaik.widgets.pages.twin_page import TwinPage
 from napari_mosaik.widgets.pages.what_if import WhatIfPanel
 from napari_mosaik.workflow.predictors import models_for
 from napari_mosaik.workflow.step import Step
