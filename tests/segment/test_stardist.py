@@ -1,6 +1,8 @@
 """StarDist's network in torch gives what TensorFlow gives, and reads only its own weights."""
 
+import gc
 import json
+import weakref
 import zipfile
 
 import h5py
@@ -160,6 +162,25 @@ def test_memory_depends_on_the_width_alone(network, monkeypatch):
         assert len(pieces) > 10
         held.append(sum(memory.numel() for memory in work._memory.values()))
     assert held[1] < 1.2 * held[0]  # three times the rows
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_an_image_is_let_go_at_once(network, stopped):
+    """Blocks of a slide would stay in memory until cycles of references are looked for."""
+    image = np.zeros((64, 64, 3), np.uint8)
+    seen = weakref.ref(image)
+    gc.disable()
+    try:
+        pieces = PieceWork(network).run(image, (0, 255))
+        if stopped:
+            next(pieces)
+            pieces.close()
+        else:
+            list(pieces)
+        del image, pieces
+        assert seen() is None
+    finally:
+        gc.enable()
 
 
 def test_what_lies_beyond_the_context_changes_nothing(network):

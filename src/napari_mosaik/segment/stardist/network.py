@@ -216,6 +216,16 @@ class PieceWork:
         wanted, reached = wanted[rows, cols], reached[rows, cols]
         corner = rows.start * DIVISOR // GRID, cols.start * DIVISOR // GRID
         levels = self._levels(_Image(image, scale, (rows, cols), self.device), reached)
+        try:
+            for piece, features in self._strips(levels, wanted):
+                yield corner[0] + piece[0].start, corner[1] + piece[1].start, features
+        finally:
+            # The levels know one another: left to the collector of cycles, the image would stay.
+            for level in levels:
+                level.forget()
+
+    def _strips(self, levels: Sequence[_Level], wanted: Mask) -> Iterator[tuple[Window, Tensor]]:
+        """The pieces of the last level that cover the wanted cells (r, c), strip by strip."""
         per_cell, step = DIVISOR // GRID, max(1, self._piece[0] * GRID // DIVISOR)
         for first in range(0, len(wanted), step):
             strip = wanted[first : first + step]
@@ -228,7 +238,7 @@ class PieceWork:
             for piece in last.pieces((first + len(strip)) * per_cell, wanted):
                 with self.computing():
                     features = last.computed(piece)
-                yield corner[0] + piece[0].start, corner[1] + piece[1].start, features
+                yield piece, features
 
     @contextmanager
     def computing(self) -> Iterator[None]:
@@ -368,6 +378,10 @@ class _Level:
     def read_by(self, first: Callable[[], int]) -> None:
         """Keep the rows from *first* on, which something still reads."""
         self._first_read.append(first)
+
+    def forget(self) -> None:
+        """Let go of the sources and of what reads this map."""
+        self._sources, self._first_read = (), []
 
     def skip_to(self, cell: int) -> None:
         """Compute nothing above a row of cells (index), which nothing wanted depends on."""
