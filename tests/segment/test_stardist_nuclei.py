@@ -2,7 +2,9 @@
 
 import dataclasses
 import pickle
+import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -358,6 +360,44 @@ def test_the_cpu_continues_when_the_gpu_runs_out_of_memory(trained, monkeypatch)
     assert "the CPU segments the nuclei from here on" in model.notes[0]
     np.testing.assert_array_equal(model.segment(rgb, 0.5), expected)
     assert len(model.notes) == 1
+
+
+def test_networks_side_by_side_give_what_one_after_another_gives(monkeypatch):
+    images = [noise((160, 192)), noise((176, 160))[::-1].copy()]
+    alone = [StarDistNuclei(random_weights(), RANGE).candidates(one, 0.5) for one in images]
+    model = StarDistNuclei(random_weights(), RANGE, device="cpu", at_once=2)
+    both, run, before = threading.Barrier(2), PieceWork.run, torch.get_num_threads()
+
+    def together(work, *rest):
+        both.wait(60)  # fails where the second waits for the end of the first
+        return run(work, *rest)
+
+    monkeypatch.setattr(PieceWork, "run", together)
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda one: model.candidates(one, 0.5), images))
+    for one, other in zip(found, alone, strict=True):
+        assert len(one[0]) > 10
+        for mine, expected in zip(one, other, strict=True):
+            np.testing.assert_array_equal(mine, expected)
+    assert torch.get_num_threads() == before
+
+
+def test_networks_share_the_cores_that_measure_nothing():
+    model = StarDistNuclei(random_weights(), RANGE, device="cpu", at_once=2)
+    before, shares = torch.get_num_threads(), {}
+    with model._turn(), model._counted("_in_work"):
+        model._share_cores(8)
+        shares["alone"] = torch.get_num_threads()
+        with model._counted("_in_turn"), model._counted("_in_work"):
+            model._share_cores(8)
+            shares["two"] = torch.get_num_threads()
+            with model._counted("_in_work"):
+                model._share_cores(8)
+                shares["two, and one measures"] = torch.get_num_threads()
+                model._share_cores(2)
+                shares["two cores"] = torch.get_num_threads()
+    assert shares == {"alone": 8, "two": 4, "two, and one measures": 3, "two cores": 1}
+    assert torch.get_num_threads() == before
 
 
 def test_the_network_in_the_package_is_whole_and_finds_round_nuclei():

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
+from queue import LifoQueue
 from threading import Lock
 from types import ModuleType
 from typing import Any
@@ -100,6 +102,9 @@ class StarDistNuclei:
     device
         torch device of the network; the GPU if there is one, if None.  When a GPU runs out of
         memory, the CPU continues, and ``notes`` reports it.
+    at_once
+        Blocks (count) whose network may run side by side on the CPU, sharing its cores; a GPU takes
+        one after another.
     """
 
     name = "stardist"
@@ -113,6 +118,7 @@ class StarDistNuclei:
         nms_threshold: float | None = None,
         bfloat16: bool = False,
         device: str | None = None,
+        at_once: int = 1,
     ) -> None:
         self.weights = weights
         self.value_range = value_range
@@ -121,9 +127,52 @@ class StarDistNuclei:
         self.dtype = torch.bfloat16 if bfloat16 else torch.float32
         self.network = weights.network().to(device or ComputeDevice.best(1).device)
         self.notes: list[str] = []
-        # One block after another: the network uses all cores, and its memory is used again.  What
-        # comes before and after it is done for other blocks at the same time.
-        self._one_at_a_time, self._work = Lock(), PieceWork(self.network, self.dtype)
+        self.at_once = at_once
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Memory for the blocks whose network runs side by side, each used again."""
+        on_cpu = next(self.network.parameters()).device.type == "cpu"
+        self._idle = LifoQueue[PieceWork]()
+        for _ in range(self.at_once if on_cpu else 1):
+            self._idle.put(PieceWork(self.network, self.dtype))
+        self._lock, self._in_turn, self._in_work = Lock(), 0, 0
+
+    @contextmanager
+    def _counted(self, name: str) -> Iterator[None]:
+        with self._lock:
+            setattr(self, name, getattr(self, name) + 1)
+        try:
+            yield
+        finally:
+            with self._lock:
+                setattr(self, name, getattr(self, name) - 1)
+
+    @contextmanager
+    def _turn(self) -> Iterator[PieceWork]:
+        """Memory for one block, when there is some; torch's threads as before at the end."""
+        work = self._idle.get()
+        if work.network is not self.network:
+            work = PieceWork(self.network, self.dtype)
+        try:
+            torch.get_num_threads()  # which sets the threads of a new thread, once
+            with self._counted("_in_turn"), _loops().limit():
+                checkpoint()
+                yield work
+        finally:
+            self._idle.put(work)
+
+    def _share_cores(self, cores: int) -> None:
+        """Give the network of this thread its share of the cores (count).
+
+        A core that measures the nuclei of another block is left to it.  The sums of a convolution
+        do not depend on the number of threads.
+        """
+        with self._lock:
+            networks = self._in_turn
+            beside = max(0, self._in_work - networks)
+        for library in _loops().lib_controllers:
+            library.set_num_threads(max(1, (cores - beside) // networks))
 
     @property
     def spacing_um(self) -> float:
@@ -184,14 +233,15 @@ class StarDistNuclei:
             (rows, columns) mask of the block where nuclei have their centre, looked up for cells of
             16 px of the network; everywhere if None.
         """
-        points, scores, rays = self.candidates(require_rgb(rgb), spacing_um, where)
-        factor = self.spacing_um / spacing_um if self._resampled(spacing_um) else 1.0
-        for part in parts:
-            checkpoint()
-            shape = part[0].stop - part[0].start, part[1].stop - part[1].start
-            corner = part[0].start, part[1].start
-            painted = paint_polygons((points, scores, rays), shape, factor, corner)
-            yield renumber(painted, 1)
+        with self._counted("_in_work"):
+            points, scores, rays = self.candidates(require_rgb(rgb), spacing_um, where)
+            factor = self.spacing_um / spacing_um if self._resampled(spacing_um) else 1.0
+            for part in parts:
+                checkpoint()
+                shape = part[0].stop - part[0].start, part[1].stop - part[1].start
+                corner = part[0].start, part[1].start
+                painted = paint_polygons((points, scores, rays), shape, factor, corner)
+                yield renumber(painted, 1)
 
     def candidates(
         self, rgb: NDArray[np.uint8], spacing_um: float, where: Mask | None = None
@@ -212,9 +262,7 @@ class StarDistNuclei:
         if scale[1] <= scale[0]:
             return _nothing(self.weights.architecture.rays)
         cells = None if where is None else _cells(where, values.shape[:2], factor)
-        with self._one_at_a_time:
-            checkpoint()
-            points, scores, rays = self._above_threshold(values, scale, cells)
+        points, scores, rays = self._above_threshold(values, scale, cells)
         checkpoint()
         points, scores, rays = suppress(points, scores, rays, self.nms_threshold)
         return points, scores, rays + np.float32(self.weights.outline_um / self.spacing_um)
@@ -223,30 +271,32 @@ class StarDistNuclei:
         self, values: NDArray[Any], scale: tuple[float, float], cells: Mask | None
     ) -> Candidates:
         """Positions that may be nuclei; on the CPU from the moment a GPU's memory is not enough."""
-        network = self.network
         try:
-            return self._found(values, scale, cells)
+            with self._turn() as work:
+                return self._found(work, values, scale, cells)
         except torch.OutOfMemoryError:
-            if next(network.parameters()).device.type == "cpu":
+            if next(work.network.parameters()).device.type == "cpu":
                 raise MosaikError(
                     "the memory is not enough for one block of the slide; close other programs"
                 ) from None
-        self.network = self.weights.network()
-        self._work = PieceWork(self.network, self.dtype)
+            with self._lock:
+                self.network = self.weights.network()
         self.notes.append(
             "The GPU's memory is not enough; "
             "the CPU segments the nuclei from here on, which is slower."
         )
-        return self._found(values, scale, cells)
+        with self._turn() as work:
+            return self._found(work, values, scale, cells)
 
     def _found(
-        self, values: NDArray[Any], scale: tuple[float, float], cells: Mask | None
+        self, work: PieceWork, values: NDArray[Any], scale: tuple[float, float], cells: Mask | None
     ) -> Candidates:
         """Positions above the threshold row by row; rays are computed for them alone."""
         shape, found = (values.shape[0], values.shape[1]), []
-        for row, col, features in self._work.run(values, scale, cells):
-            with self._work.computing():
-                layers = self.network.layers
+        layers, cores = work.network.layers, torch.get_num_threads()
+        self._share_cores(cores)
+        for row, col, features in work.run(values, scale, cells):
+            with work.computing():
                 prob = torch.sigmoid(layers["prob"](features).float())[0, 0].cpu().numpy()
                 inside = _inner(prob, row, col, shape)
                 if cells is not None:  # a piece also holds cells that are not wanted
@@ -258,6 +308,7 @@ class StarDistNuclei:
                 rays = layers["dist"](kept[None, :, :, None])[0, :, :, 0].T.float().cpu().numpy()
             points = np.stack([rows + row, cols + col], axis=1) * GRID
             found.append((points, prob[rows, cols], np.maximum(rays, SMALLEST_DISTANCE_PX)))
+            self._share_cores(cores)
         points, scores, rays = (
             np.concatenate([start, *(one[part] for one in found)])
             for part, start in enumerate(_nothing(self.weights.architecture.rays))
@@ -266,12 +317,12 @@ class StarDistNuclei:
         return points[order], scores[order], rays[order].astype(np.float32)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Another process makes its own lock and memory."""
-        return {k: v for k, v in vars(self).items() if k not in ("_one_at_a_time", "_work")}
+        """Another process makes its own locks and memory."""
+        return {k: v for k, v in vars(self).items() if k not in ("_idle", "_lock")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._one_at_a_time, self._work = Lock(), PieceWork(self.network, self.dtype)
+        self._prepare()
 
     def _resampled(self, spacing_um: float) -> bool:
         return abs(spacing_um - self.spacing_um) > _SAME_SIZE * self.spacing_um
@@ -320,11 +371,12 @@ def stardist_module(name: str) -> ModuleType:
 
 @cache
 def _loops() -> ThreadpoolController:
-    """The threads of StarDist's parallel loops, one loop for each nucleus.
+    """The threads of parallel loops in torch and StarDist, which has one loop for each nucleus.
 
     Blocks run side by side already, and on busy cores each loop waits for its slowest thread: the
     same took ten times as much processor time.
     """
+    stardist_module("lib.stardist2d")  # loaded before it is looked for
     return ThreadpoolController().select(user_api="openmp")
 
 
@@ -341,7 +393,6 @@ def suppress(
         Maximum shared area, as a fraction of the smaller one.
     """
     nms = stardist_module("nms")
-    stardist_module("lib.stardist2d")  # which loads the library that `_loops` looks for
     order = np.argsort(-scores, kind="stable")
     points, scores, rays = points[order], scores[order], rays[order]
     kept = np.zeros(0, np.int64)

@@ -64,7 +64,9 @@ def _body(inputs: StepContext, params: NucleiParams) -> Generator[Progress, None
     vectors = stain_vectors(inputs)
     with inputs.slide("he") as slide:
         model, about = yield from _slide_model(inputs, slide, mask, params, vectors)
-        is_network = params.method == "stardist"
+    is_network = params.method == "stardist"
+    # Opened a second time: the tiles that were sampled make way for the blocks.
+    with inputs.slide("he") as slide:
         size = NETWORK_BLOCK_PX if is_network else BLOCK_PX
         near = _near(mask, _BESIDE_PX * model.spacing_um) if is_network else mask
         stream = slide.blocks(View(model.spacing_um, model.halo_um), block_px=size)
@@ -78,7 +80,6 @@ def _body(inputs: StepContext, params: NucleiParams) -> Generator[Progress, None
             finally:
                 give_back_memory()
 
-        # The network takes one block at a time and all cores; others are read and measured beside.
         parts = yield from inputs.stream(
             "nuclei",
             stream,
@@ -87,7 +88,7 @@ def _body(inputs: StepContext, params: NucleiParams) -> Generator[Progress, None
             "finding nuclei",
             start=0.05,
             stop=0.94,
-            at_once=2 + n_workers() // 4 if is_network else 0,
+            at_once=_blocks_at_once() if is_network else 0,
             weights=_weights([blocks[index] for index in tissue], near),
         )
     joined = yield from _join(lattice, [blocks[index] for index in tissue], parts)
@@ -103,6 +104,15 @@ def _body(inputs: StepContext, params: NucleiParams) -> Generator[Progress, None
         inputs.warn(doubt)
     table = table.with_columns({}, about={"method": about})
     return {NUCLEI: labels, NUCLEUS_OBJECTS: table}
+
+
+def _blocks_at_once() -> int:
+    """Blocks in work where a network uses all cores: enough of them that no core waits.
+
+    Each takes 0.25 GiB, so on many cores a network has several of them.
+    """
+    cores = n_workers()
+    return max(min(cores, 4), 2 + cores // 4)
 
 
 def _weights(blocks: list[Block], near: Raster) -> list[float]:
@@ -156,7 +166,9 @@ def _network(
             f"the H&E slide shows no tissue within its tissue mask: grey levels differ by only "
             f"{high - low:.1f} of 255"
         )
-    model = StarDistNuclei(weights, (low, high), prob_threshold=params.probability or None)
+    model = StarDistNuclei(
+        weights, (low, high), prob_threshold=params.probability or None, at_once=_blocks_at_once()
+    )
     about = (
         f"{model.name} method, network {weights.name} (weights {weights.hash}), probability above "
         f"{model.prob_threshold:.3g}, overlap up to {model.nms_threshold:.3g}"
