@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +20,7 @@ from napari_mosaik.io import Case
 from napari_mosaik.io.case import create_case
 from napari_mosaik.io.case_file import CaseFile, SlideEntry
 from napari_mosaik.workflow import classifier
+from napari_mosaik.workflow.annotation_import import AnnotationImport
 from napari_mosaik.workflow.annotations import (
     OpenAnnotations,
     current_annotations,
@@ -84,6 +86,12 @@ def imported(capsys, case, path, *options, code=0):
         ("Background", "background"),
         *((name, "") for name in ("Necrosis", "Other", "Region*", "Ignore*", "Positive", "")),
         *((name, "") for name in ("Tumors", "Karzinom", "Tumor*")),
+        ("Tumor: 1+", "neoplastic"),
+        ("Neoplastic: CAIX", "neoplastic"),
+        ("Stroma: Immune cells", "non-neoplastic"),
+        *((f"Tumor: {part}", "") for part in ("Necrosis", "Stroma", "normal", "Immune cells")),
+        ("Stroma: Tumor", ""),
+        ("Non-neoplastic: Necrosis", ""),
     ],
 )
 def test_a_class_of_another_program_stands_for_one_of_ours_or_none(label, wanted):
@@ -303,6 +311,99 @@ def test_unusual_outlines_are_read(case, tmp_path, capsys, geometry, area_px):
     imported(capsys, case, path)
     (shape,) = case.annotations("he")
     assert shape.geometry.area == pytest.approx(area_px * 0.25)
+
+
+@pytest.mark.parametrize(
+    ("rings", "area_px"),
+    [
+        ([ring(100, 100, 200), ring(150, 150, 50)], 37500),
+        ([ring(100, 100, 200)[::-1], ring(150, 150, 50)], 37500),
+        ([ring(100, 100, 200), ring(500, 500, 50)], 40000),  # a hole outside
+        ([ring(100, 100, 200), ring(250, 150, 100)], 35000),  # half outside
+        ([ring(100, 100, 200), ring(150, 150, 100), ring(160, 160, 20)], 30000),
+    ],
+)
+@pytest.mark.parametrize("multi", [False, True])
+def test_what_lies_in_a_hole_is_no_tissue(case, tmp_path, rings, area_px, multi):
+    """Whatever a hole crosses; the second part of the same class lies elsewhere."""
+    geometry = {"type": "Polygon", "coordinates": rings}
+    if multi:
+        geometry = {"type": "MultiPolygon", "coordinates": [rings, [ring(800, 800, 100)]]}
+    (area,) = AnnotationImport(
+        case, written(tmp_path / "q.geojson", feature("a", geometry=geometry))
+    )._shapes
+    assert area.geometry.area == pytest.approx((area_px + 10000 * multi) * 0.25)
+
+
+SQUARE = {"type": "Polygon", "coordinates": [ring(100, 100, 200)]}  # 40000 pixels, 10000 µm²
+
+
+@pytest.mark.parametrize(
+    ("measured", "said"),
+    [
+        ({"Area µm^2": 10000.0}, ""),
+        ({"Area px^2": 40000.0}, ""),
+        ({"Length µm": 400.0}, ""),
+        ({"Area µm^2": 40000.0}, "its coordinates are µm; export them in pixels"),
+        ([{"name": "Area µm^2", "value": 40000.0}], "its coordinates are µm"),
+        ({"Area px^2": 640000.0}, "a picture of another resolution"),
+        ({"Geometry: Area µm^2": 640000.0}, "a picture of another resolution"),
+        ({"Area µm^2": 8464.0}, "check the pixel size of the slide here"),
+    ],
+)
+def test_areas_that_the_file_states_are_those_of_its_outlines(
+    case, tmp_path, capsys, measured, said
+):
+    path = written(tmp_path / "q.geojson", feature("a", geometry=SQUARE, measurements=measured))
+    refused = bool(said) and "pixel size" not in said
+    record = imported(capsys, case, path, code=2 if refused else 0)
+    found = record if refused else " ".join(record["warnings"])
+    assert said in found
+    assert bool(found) == bool(said)
+
+
+def test_shares_of_the_slide_are_no_pixels(case, tmp_path, capsys):
+    geometry = {"type": "Polygon", "coordinates": [ring(0.1, 0.1, 0.2)]}
+    path = written(tmp_path / "q.geojson", feature("a", geometry=geometry))
+    assert "shares of a picture; export them in pixels" in imported(capsys, case, path, code=2)
+
+
+@pytest.mark.parametrize(
+    ("order", "hidden"), [(("small", "large"), True), (("large", "small"), False)]
+)
+def test_a_shape_that_a_later_larger_one_covers_is_named(case, tmp_path, capsys, order, hidden):
+    """Later shapes count; of one class they may lie on each other."""
+    squares = {"small": ("Stroma", ring(200, 200, 50)), "large": ("Tumor", ring(100, 100, 400))}
+    features = [
+        feature(key, squares[key][0], {"type": "Polygon", "coordinates": [squares[key][1]]})
+        for key in order
+    ]
+    record = imported(capsys, case, written(tmp_path / "q.geojson", *features))
+    assert any("counts: small; put the larger" in text for text in record["warnings"]) == hidden
+    record = imported(
+        capsys, case, tmp_path / "q.geojson", "--replace", "--map", "Stroma=neoplastic"
+    )
+    assert not any("counts:" in text for text in record["warnings"])
+
+
+def test_nothing_among_features_is_left_out(case, tmp_path, capsys):
+    path = written(tmp_path / "q.geojson", None, feature("a"), None)
+    assert imported(capsys, case, path)["imported"] == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"II*\0" + bytes(99), "a picture; turn a label image into annotations in QuPath"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(99), "a picture; turn a label image"),
+        (b"\xac\xed\0\5sr" + bytes(99), "a data file of QuPath; open the slide"),
+        (b'{"type": "FeatureCollection", "features": [{"ty', "not readable .*; export it again"),
+    ],
+)
+def test_binary_and_torn_files_are_named(case, tmp_path, capsys, content, what):
+    path = tmp_path / "q.geojson"
+    path.write_bytes(content)
+    assert re.search(what, imported(capsys, case, path, code=2))
 
 
 def test_far_outside_the_slide(case, tmp_path, capsys):

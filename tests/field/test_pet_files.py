@@ -28,6 +28,66 @@ from tests.io.test_pet_other import INVEON, VALUES, inveon, nifti
 RNG = np.random.default_rng(7)
 
 
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        ({"Units": "GML"}, "do not belong together: .* and SUV by body weight in g/mL"),
+        ({"PatientWeight": 80}, "by factors from 0.03738 to 0.04272; give the files of one scan"),
+    ],
+)
+def test_slices_of_two_scans_are_refused(tmp_path, second, message):
+    saved(tmp_path, dataset(ImagePositionPatient=[0, 0, 0]), "a.dcm")
+    saved(tmp_path, dataset(ImagePositionPatient=[0, 0, 2], **second), "b.dcm")
+    kind = "bsa" if "Units" in second else "bw"
+    with pytest.raises(InputError, match=message):
+        suv_of_files([tmp_path], kind, {})
+
+
+def test_a_projection_beside_the_slices_is_left_out(tmp_path):
+    for place in (0, 2):
+        saved(tmp_path, dataset(ImagePositionPatient=[0, 0, place]), f"{place}.dcm")
+    mip = dataset(ImageType=["DERIVED", "SECONDARY", "MIP"], SeriesInstanceUID="1.2.9")
+    saved(tmp_path, mip, "mip.dcm")
+    images = open_pet_slices(tmp_path)
+    assert len(images) == 2
+    assert "1 other files (CT, projections)" in images[0].header.geometry
+
+
+INVEON_DOUBTS = [
+    ("Sat Mar  2 08:30:00 2024", "Sat Mar  2 00:00:00 2024", "give injected .*without a time"),
+    ("Sat Mar  2 08:30:00 2024", "Sat Mar 16 10:00:00 2024", "give injected .*both as injection"),
+    ("Sat Mar 16 10:00:00 2024", "Sa Mrz 16 10:00:00 2024", "give scanned .*'Sa Mrz 16 10"),
+    ("Sat Mar 16 10:00:00 2024", "2024-03-16 10:00:00", "give scanned .*'2024-03-16 10"),
+    ("weight_units 1", "weight_units 0", "give weight_kg .*subject_weight 25 has no known unit"),
+    ("dose_units 1", "dose_units 0", "give dose_mbq .*dose 1 has no known unit"),
+    ("weight 25", "weight 0.025", "2.5e-05 kg is implausible .*give|Give weight_kg in kilog"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "message"), INVEON_DOUBTS)
+def test_terms_of_an_inveon_file_that_are_asked_for(tmp_path, old, new, message):
+    path = inveon(tmp_path, INVEON.replace(old, new))
+    with pytest.raises(InputError, match=message):
+        suv_of_files([path], "bw", {}, frame_index=0)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("fraction 0.2274", "fraction 1.0", "4.41 times too low; check the calibration"),
+        ("isotope Zr-89", "isotope 89Zr", ""),
+        ("calibration_factor 100.0", "calibration_factor\t100.0", ""),
+        ("dose 1.0", "dose 37.0", "1369 MBq is much for 0.025 kg"),
+        ("weight_units 1", "weight_units 3", "if it is a mouse of 25 g"),
+    ],
+)
+def test_doubts_about_an_inveon_file(tmp_path, old, new, said):
+    path = inveon(tmp_path, INVEON.replace(old, new))
+    warnings = suv_of_files([path], "bw", {}, frame_index=0)["warnings"]
+    assert any(said in text for text in warnings)
+    assert len(warnings) == 1 or said  # one states the reference time of the decay correction
+
+
 # --- geometry of NIfTI ----------------------------------------------------------------------------
 def header(path, **fields):
     """Change fields of a NIfTI header: name=(offset, format, *values)."""
@@ -235,7 +295,7 @@ def test_the_only_pet_of_an_export_with_ct_is_taken(tmp_path):
     (tmp_path / "a" / "notes.txt").write_text("text")
     images = open_pet_slices(tmp_path / "a")
     assert len(images) == 2
-    assert "files of other modalities are not" in images[0].header.geometry
+    assert "2 other files (CT, projections) are not" in images[0].header.geometry
 
 
 def test_several_series_are_listed_and_one_is_chosen(tmp_path, capsys):

@@ -589,6 +589,212 @@ def test_a_clock_on_the_other_side_of_midnight_is_close(tmp_path):
     assert not any("time of day of the injection" in text for text in record["warnings"])
 
 
+LATE_F18 = {"RadionuclideHalfLife": 6586.2, "RadiopharmaceuticalStartDateTime": "20240315203000"}
+CONTRADICTIONS = [  # a day too early; a date whose time of day was removed; two injections
+    (LATE_F18 | {"RadiopharmaceuticalStartDateTime": "20240315093000"}, {}, "13.4 half-lives"),
+    ({"RadiopharmaceuticalStartDateTime": "20240302000000"}, {}, "give injected .*without a time"),
+    ({"RadiopharmaceuticalStartDateTime": "20240302000000.00"}, {}, "give injected .*without a"),
+    ({}, {"SeriesTime": "000000", "AcquisitionTime": "000000.000"}, "give scanned .*without a"),
+    ({}, {"DecayCorrection": "NONE"}, "not decay-corrected .*DECY .*give decay_correction"),
+    (
+        {},
+        {"DecayCorrection": "NONE", "CorrectedImage": ["ATTN"], "DecayFactor": 1.5},
+        "decay factor in the file is 1.5, .*NONE give 1; .*give decay_correction",
+    ),
+    (  # the factor of ADMIN beside the word START
+        {},
+        {"DecayFactor": 2 ** ((14 * 24 + 1.5 + 1 / 12) / 78.41)},
+        "START give 1.0007; check both, and give decay_correction",
+    ),
+    ({}, {"DecayFactor": 2 ** (1 / 12 / 78.41), "DecayCorrection": "ADMIN"}, "ADMIN give 19"),
+    ({}, {"SeriesType": ["WHOLE BODY", "REPROJECTION"]}, "a projection"),
+    ({}, {"ImageType": ["DERIVED", "SECONDARY", "MIP"]}, "a projection .*give the slices"),
+    ({}, {"Units": "CNTS"}, "without the factor"),
+    (  # milliseconds taken twice
+        {},
+        {"DecayCorrection": "NONE", "CorrectedImage": ["ATTN"], "ActualFrameDuration": 600000000},
+        r"600000 s \(167 h\) is not plausible",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("medicine", "changes", "message"), CONTRADICTIONS)
+def test_more_contradictions_of_a_dicom_file(tmp_path, medicine, changes, message):
+    if "RadionuclideHalfLife" in medicine:
+        code = drug().RadionuclideCodeSequence
+        code[0].CodeMeaning = "^18^Fluorine"
+        medicine = medicine | {"RadionuclideCodeSequence": code}
+    with pytest.raises(InputError, match=message):
+        of_dicom(tmp_path, None, medicine, **changes)
+
+
+def test_two_injections_are_asked_back_and_two_equal_ones_are_one(tmp_path):
+    second = drug(RadionuclideTotalDose=74e6)
+    both = dataset(RadiopharmaceuticalInformationSequence=[drug(), second])
+    with pytest.raises(InputError, match=r"give dose_mbq .*2 injections .*37000000.0 and 7400"):
+        suv_of_files([saved(tmp_path, both)], "bw", {})
+    same = saved(
+        tmp_path, dataset(RadiopharmaceuticalInformationSequence=[drug(), drug()]), "s.dcm"
+    )
+    assert suv_of_files([same], "bw", {})["factor"] == pytest.approx(DICOM_FACTOR, rel=1e-4)
+
+
+def test_the_user_settles_the_reference_against_a_decay_factor(tmp_path):
+    """The user's word counts, and the doubt stays; a factor of no reference is a doubt."""
+    admin = {"DecayFactor": 2 ** ((14 * 24 + 1.5 + 1 / 12) / 78.41)}
+    for given, change in (({"decay_correction": "START"}, admin), ({}, {"DecayFactor": 1.2})):
+        document = of_dicom(tmp_path, given, **change)
+        assert document["factor"] == pytest.approx(DICOM_FACTOR, rel=1e-4)
+        assert any("the decay factor in the file is" in text for text in document["warnings"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "fraction"),
+    [
+        ({"RadiopharmaceuticalStartDateTime": "20240302083000.1234567"}, 0),
+        ({"RadiopharmaceuticalStartDateTime": "20240229083000"}, -2),  # a leap day
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Invalid value for VR")
+def test_times_of_a_dicom_file(tmp_path, changes, fraction):
+    expected = DICOM_FACTOR * 2 ** (-fraction * 24 / 78.41)
+    assert of_dicom(tmp_path, None, changes)["factor"] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR")
+def test_dates_and_times_as_before_dicom_3(tmp_path):
+    old = {"SeriesDate": "2024.03.16", "AcquisitionDate": "2024.03.16"}
+    old |= {"SeriesTime": "10:00:00", "AcquisitionTime": "10:00:10"}
+    assert of_dicom(tmp_path, **old)["factor"] == pytest.approx(DICOM_FACTOR, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("weight", "dose", "coded", "said"),
+    [
+        (25, 5e6, "", "if it is a mouse of 25 g"),
+        (320, 37e6, "", "if it is a rat of 320 g"),
+        (25, 5e6, "Mus musculus", None),  # refused
+        (70, 1e6, "", "if it is 1 mCi, the SUV is 37 times too high"),
+        (0.025, 5e6, "Mus musculus", ""),
+        (12, 5e6, "Homo sapiens", ""),
+        (70, 37e6, "", ""),
+    ],
+)
+def test_a_weight_or_dose_in_another_unit_is_a_doubt(tmp_path, capsys, weight, dose, coded, said):
+    """Nothing but the amount shows the gramme and the curie; a coded species settles it."""
+    ds = dataset(
+        RadiopharmaceuticalInformationSequence=[drug(RadionuclideTotalDose=dose)],
+        PatientWeight=weight, PatientSize=None, RescaleSlope=25.0,
+    )  # fmt: skip
+    if coded:
+        code = type(ds)()
+        code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = "1", "SCT", coded
+        ds.PatientSpeciesCodeSequence = [code]
+    code, out, error = call(capsys, "suv", saved(tmp_path, ds), "--kind", "bw", "--json")
+    assert code == (2 if said is None else 0)
+    if said is None:
+        assert "25 kg is not plausible for 'Mus musculus'" in error
+        return
+    warnings = " ".join(json.loads(out)["warnings"])
+    assert said in warnings
+    assert bool(said) == bool(warnings) == bool(error)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"dose_mbq": 36.2 / 37}, "seems to be in mCi; correct dose_mbq, did you mean 36.2"),
+        ({"dose_mbq": 36200 / 20}, None),
+        ({"weight_kg": 69 / 0.45359237}, "seems to be in lb; correct weight_kg, did you mean 69"),
+        ({"nuclide": "Mn-52"}, "78.41 h is that of Zr-89, and the nuclide is 'Mn-52'"),
+    ],
+)
+def test_a_typed_value_in_another_unit_than_that_of_the_file(tmp_path, given, message):
+    change = {"RadionuclideHalfLife": 78.41 * 3600} if "nuclide" in given else {}
+    if message is None:
+        assert factor(tmp_path, change, given) > 0
+        return
+    with pytest.raises(InputError, match=message):
+        factor(tmp_path, change, given)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["[89Zr]Zr-DFO-girentuximab", "89Zr", "zirconium-89", "Zr 89", "^89^Zirconium", "89Zr-PSMA-11",
+     "PSMA-11 89Zr", "ZR-89"],
+)  # fmt: skip
+def test_names_of_a_nuclide(tmp_path, name):
+    assert factor(tmp_path, {"TracerRadionuclide": name}) == close(BY_WEIGHT)
+    assert factor(tmp_path, given={"nuclide": name}) == close(BY_WEIGHT)
+
+
+@pytest.mark.parametrize("name", ["Y-90 In-111", "Mn-52", "girentuximab"])
+def test_what_names_no_known_nuclide_is_asked_for(tmp_path, name):
+    with pytest.raises(InputError, match=r"half-life of .* is unknown"):
+        factor(tmp_path, {"TracerRadionuclide": name})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"DecayCorrectionFactor": [2 ** (1223400 / HALF_LIFE_S)]}, "START give 1.0007"),
+        ({"ImageDecayCorrected": False, "DecayCorrectionFactor": [19.7]}, "NONE give 1;"),
+        ({"ImageDecayCorrected": False, "FrameDuration": [6e5]}, "600000 s .* is not plausible"),
+        ({"TimeZero": "2024-05-28T14:55:00"}, "'2024-05-27' and TimeZero .* contradict"),
+        ({"ScanDate": "2024-05-27T14:54:00"}, "contradict; correct one"),
+        ({"ScanDate": "05/27/2024"}, "write them as 2024-05-31 and"),
+        ({"BodyWeight": 25, "BodyHeight": None, "Species": "murine"}, "not plausible for 'murine'"),
+    ],
+)
+def test_more_contradictions_of_a_sidecar(tmp_path, change, message):
+    with pytest.raises(InputError, match=message):
+        factor(tmp_path, change)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"DecayCorrectionFactor": [2 ** (300 / HALF_LIFE_S)]}, {"ScanDate": "2024-05-27T14:55:00"}],
+)
+def test_a_sidecar_that_states_one_thing_twice(tmp_path, change):
+    assert factor(tmp_path, change) == close(BY_WEIGHT)
+
+
+@pytest.mark.parametrize("more", ['"InjectedRadioactivity": 3.62', '"BodyWeight": 96'])
+def test_a_name_that_stands_twice_in_a_sidecar(tmp_path, more):
+    path = nifti(tmp_path / "pet.nii.gz", axes=(-1, -1, 1))
+    (tmp_path / "pet.json").write_text(f"{json.dumps(GOOD)[:-1]}, {more}}}")
+    with pytest.raises(InputError, match=r"stands twice, as .*; omit one"):
+        suv_of_files([path], "bw", {})
+
+
+def test_terms_of_an_image_that_is_suv_already(tmp_path):
+    """The scanner's own dose is in its values: another one would have no effect."""
+    suv = {"Units": "SUV"}
+    assert factor(tmp_path, suv, {"dose_mbq": 36.3}) == 1
+    with pytest.raises(InputError, match=r"30.0 MBq .* 36.2 MBq .* SUV .*export the PET as Bq/mL"):
+        factor(tmp_path, suv, {"dose_mbq": 30.0})
+    document = suv_of_files([tmp_path / "pet.nii.gz"], "bsa", {})
+    assert any("SUV by body weight (g/mL); they are not" in text for text in document["warnings"])
+
+
+@pytest.mark.parametrize(("scale", "said"), [(0, "is 0,"), (1, ""), (32767 / 23 * 100, "not plau")])
+def test_a_maximum_that_no_tissue_has_is_a_doubt(tmp_path, scale, said):
+    path = nifti(tmp_path / "pet.nii.gz", slope=1e-30 if scale == 0 else scale, axes=(-1, -1, 1))
+    (tmp_path / "pet.json").write_text(json.dumps(GOOD))
+    warnings = " ".join(suv_of_files([path], "bw", {})["warnings"])
+    assert bool(re.search("the largest SUV .*check the unit", warnings)) == bool(said)
+
+
+def test_a_typed_midnight_and_a_late_scan_are_doubts(tmp_path):
+    path = nifti(tmp_path / "pet.nii.gz", axes=(-1, -1, 1))
+    (tmp_path / "pet.json").write_text(json.dumps(GOOD))
+    given = {"injected": datetime(2024, 5, 13)}
+    assert any("midnight exactly" in text for text in suv_of_files([path], "bw", given)["warnings"])
+    given = {"injected": datetime(2024, 5, 5, 11)}
+    document = suv_of_files([path], "bw", given)
+    assert any("22.16 days, 6.78 half-lives after" in text for text in document["warnings"])
+
+
 @pytest.mark.parametrize(
     ("typed", "number"), [("0,123", 0.123), ("1,5", 1.5), ("-0,25", -0.25), ("12,3456", 12.3456)]
 )

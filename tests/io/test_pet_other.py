@@ -251,7 +251,8 @@ def test_pixels_without_an_axis_are_in_cm_and_unknown_units_are_not_used(tmp_pat
     image = open_pet(inveon(tmp_path, text), slice_index=0, frame_index=0)
     assert image.raster.lattice.spacing_um == pytest.approx((776, 776))
     assert image.header.dose_bq is None
-    assert len([note for note in image.header.notes if "cm" in note or "dose" in note]) == 2
+    assert len([note for note in image.header.notes if "taken as cm" in note]) == 1
+    assert "has no known unit" in image.header.unclear["dose_mbq"]
 
 
 def test_an_image_without_its_header_and_a_binary_header(tmp_path):

@@ -26,6 +26,13 @@ _QUPATH: Final = {
 }
 """QuPath's own classes: what they stand for, or nothing where a person has to say."""
 
+_STAINED: Final = {"positive", "negative"}
+_NO_TISSUE: Final = {
+    "normal", "benign", "healthy", "artefact", "artifact", "background", "blood", "fat", "immune",
+    "lymphocytes",
+}  # fmt: skip
+"""Parts of a derived class that contradict its base, whatever that is."""
+
 
 def proposed_class(label: str, known: Iterable[str]) -> str:
     """The class that a label of another program stands for; empty where nobody can tell.
@@ -44,7 +51,14 @@ def proposed_class(label: str, known: Iterable[str]) -> str:
     if label.rstrip().endswith("*"):  # QuPath measures nothing of such classes
         return ""
     spelled = {_words(name): name for name in names}
-    return spelled.get(whole) or spelled.get(base) or _QUPATH.get(base, "")
+    if whole in spelled:
+        return spelled[whole]
+    found = spelled.get(base) or _QUPATH.get(base, "")
+    for part in map(_words, label.split(":")[1:]):  # "Tumor: Necrosis" is no tumour
+        other = spelled.get(part) or _QUPATH.get(part, found)
+        if part in _NO_TISSUE or (part not in _STAINED and other != found):
+            return ""
+    return found
 
 
 def is_foreign(label: str) -> bool:

@@ -72,6 +72,15 @@ _OTHER_TEXT = (
     ),
 )
 """Beginnings of files that are no JSON, in order, and what they are."""
+_LABELS = (
+    "it is a picture; turn a label image into annotations in QuPath, and export them as GeoJSON"
+)
+_BINARY = (
+    *((start, _LABELS) for start in (b"II*\0", b"MM\0*", b"II+\0", b"\x89PNG", b"\xff\xd8\xff")),
+    (b"\xac\xed", f"it is a data file of QuPath; {_BY_QUPATH}"),
+    (b"\xd0\xcf\x11\xe0", "it is an old Office file"),
+)
+"""Beginnings of binary files, and what they are."""
 _DIGITS = 6
 """Decimals of written pixel coordinates."""
 
@@ -376,16 +385,7 @@ def _parsed(content: bytes | str) -> Any:
 
 def _whole(path: Path, content: bytes) -> list[Mapping[str, Any]]:
     """The features of a file in any encoding and with any root element."""
-    text = decoded(content, str(path)).removeprefix("\ufeff").strip()
-    other = _other_format(text)
-    if other:
-        raise InputError(f"{path.name} is not GeoJSON: {other}")
-    try:
-        root = _parsed(text) or json.loads(text)
-    except (ValueError, RecursionError) as error:
-        root = _one_per_line(text)
-        if root is None:
-            raise InputError(f"{path.name} is not readable GeoJSON: {error}") from error
+    root = _root(path, content)
     if isinstance(root, Mapping) and root.get("type") == "FeatureCollection":
         root = root.get("features")
     elif isinstance(root, Mapping):
@@ -393,10 +393,30 @@ def _whole(path: Path, content: bytes) -> list[Mapping[str, Any]]:
         if other:
             raise InputError(f"{path.name} is not GeoJSON: {other}")
         root = [root]
+    if isinstance(root, list):
+        root = [item for item in root if item is not None]
     if not isinstance(root, list) or not all(isinstance(item, Mapping) for item in root):
         raise InputError(f"{path.name} is not GeoJSON: it holds no list of features")
     nested = [_features_of(path, item) for item in root]
     return [feature for features in nested for feature in features]
+
+
+def _root(path: Path, content: bytes) -> Any:
+    """What JSON says; what is none is named."""
+    other = next((what for start, what in _BINARY if content.startswith(start)), "")
+    text = "" if other else decoded(content, str(path)).removeprefix("\ufeff").strip()
+    other = other or _other_format(text)
+    if other:
+        raise InputError(f"{path.name} is not GeoJSON: {other}")
+    try:
+        return _parsed(text) or json.loads(text)
+    except (ValueError, RecursionError) as error:
+        root = _one_per_line(text)
+        if root is None:
+            raise InputError(
+                f"{path.name} is not readable GeoJSON: {error}; export it again"
+            ) from error
+        return root
 
 
 def _features_of(path: Path, item: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -629,7 +649,7 @@ def _geometry(
     repaired = not found.is_valid
     if repaired:
         reason = shapely.is_valid_reason(found).partition("[")[0].lower()
-        found = shapely.make_valid(found)
+        found = _repaired(found)
     area = _polygons(found)
     if area is None:
         doubts.add("encloses no area and is excluded", key, hopeless=True)
@@ -638,6 +658,23 @@ def _geometry(
         doubts.add("was repaired: its outline had a {}", key, reason)
     moved: Polygon | MultiPolygon = shapely.transform(area, lambda points: _to_um(points, lattice))
     return moved
+
+
+def _repaired(geometry: Any) -> Any:
+    """A valid geometry of the same area: what lies in a hole is no part of it.
+
+    `shapely.make_valid` would add the part of a hole that lies outside of its outline.
+    """
+    import shapely
+
+    if geometry.geom_type == "Polygon" and geometry.interiors:
+        holes = [shapely.make_valid(shapely.Polygon(ring)) for ring in geometry.interiors]
+        whole = shapely.make_valid(shapely.Polygon(geometry.exterior))
+        return shapely.difference(whole, shapely.union_all(holes))
+    parts = getattr(geometry, "geoms", None)
+    if parts is None:
+        return shapely.make_valid(geometry)
+    return shapely.union_all([_repaired(part) for part in parts])
 
 
 def _around_point(feature: Mapping[str, Any]) -> Mapping[str, Any]:

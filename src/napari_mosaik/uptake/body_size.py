@@ -19,9 +19,10 @@ def checked_weight_kg(weight_kg: float) -> float:
     """The weight, kg; an implausible one raises `InputError`."""
     low, high = _WEIGHT_RANGE_KG
     if not (math.isfinite(weight_kg) and low <= weight_kg <= high):
+        meant = f"; did you mean {weight_kg / 1000:g} kg" if weight_kg > high else ""
         raise InputError(
-            f"a body weight of {weight_kg:g} kg is implausible ({low:g} to {high:g} kg); did you "
-            f"mean {weight_kg / 1000:g} kg? Give weight_kg in kilogrammes, not in grammes"
+            f"a body weight of {weight_kg:g} kg is implausible ({low:g} to {high:g} kg){meant}? "
+            "Give weight_kg in kilogrammes, not in grammes"
         )
     return float(weight_kg)
 

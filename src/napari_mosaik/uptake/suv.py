@@ -37,7 +37,8 @@ _DOSE_RANGES_MBQ = {
     "O-15": (0.1, 6e3), "unknown": (1e-2, 1e6),
 }  # fmt: skip
 """Plausible injected activities, from a mouse to a therapy."""
-_MAX_HALF_LIVES = 25.0
+_MAX_HALF_LIVES = 10.0
+"""Later less than a thousandth of the activity remains, and no image can be measured."""
 
 
 class SuvParams(Params):

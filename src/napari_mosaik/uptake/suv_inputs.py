@@ -47,7 +47,11 @@ TERM_ITEMS: tuple[tuple[str, str, str], ...] = (
     ("height_cm", "height", "cm"),
     ("sex", "sex", ""),
 )
-_ELEMENTS = {"zirconium": "Zr", "fluorine": "F", "lutetium": "Lu", "actinium": "Ac"}
+_ELEMENTS = {
+    "zirconium": "Zr", "fluorine": "F", "lutetium": "Lu", "actinium": "Ac", "gallium": "Ga",
+    "copper": "Cu", "carbon": "C", "iodine": "I", "oxygen": "O", "nitrogen": "N", "yttrium": "Y",
+    "scandium": "Sc", "indium": "In", "technetium": "Tc",
+}  # fmt: skip
 SUV_FILE_UNITS = {"g/mL", "cm²/mL"}
 _UNIT_GIVEN = "The file states no unit; the given unit {} is used."
 _DECAY_TOLERANCE = 0.01
@@ -55,7 +59,22 @@ _HALF_LIFE_TOLERANCE = 0.02
 """Half-lives that differ by less than this fraction belong to the same nuclide."""
 _REFUSED_CHANGE = 0.1
 """A contradiction that changes the SUV by more than this fraction is refused."""
+_SLIPS = {
+    "dose_mbq": ((1 / 37, "mCi"), (1e3, "kBq"), (1e6, "Bq")),
+    "weight_kg": ((1 / 0.45359237, "lb"), (1e3, "g")),
+}
+"""Ratios of a typed value to that of the file which show another unit."""
+_SAME_UNIT = 0.01
 _MAX_RODENT_KG = 2.0
+_MOUSE_OR_CHILD_KG = (10.0, 45.0)
+"""Weights that are those of a child in kg, or of a mouse in g."""
+_RAT_OR_ADULT_KG = 180.0
+_LEAST_MBQ_KG = {"F-18": 0.2, "Ga-68": 0.2, "Cu-64": 0.2, "C-11": 0.2, "Zr-89": 0.05}
+"""Injected activity per kg below which a dose for an adult was probably typed in mCi."""
+_ADULT_KG = 45.0
+_SMALL_KG, _MOST_MBQ_SMALL = 1.0, 200.0
+_LATE_HALF_LIVES = 6.0
+_LONGEST_FRAME_H = 24.0
 _BODY_MASS_INDEX = (1.0, 120.0)
 """Plausible body mass index, kg/m², from mice to the heaviest patients."""
 _HUMAN_BODY_MASS_INDEX = (10.0, 70.0)
@@ -65,11 +84,17 @@ _FIRST_YEAR = 1975
 
 
 def canonical_nuclide(name: str) -> str:
-    """The nuclide as "Zr-89", from "89Zr", "^89^Zirconium" or "zr89"; else unchanged."""
-    letters = "".join(re.findall(r"[A-Za-z]+", name)).lower()
+    """The nuclide as "Zr-89", from "89Zr", "^89^Zirconium", "[89Zr]Zr-DFO"...; else unchanged."""
+    pairs = re.findall(r"(\d{1,3}m?)[\s^\]-]*([A-Za-z]+)", name)
+    pairs += [pair[::-1] for pair in re.findall(r"([A-Za-z]+)[\s^\[-]*(\d{1,3}m?)", name)]
+    symbols = {*_ELEMENTS.values(), *(known.partition("-")[0] for known in HALF_LIFE_H)}
+    elements = [(_ELEMENTS.get(word.lower(), word.capitalize()), mass) for mass, word in pairs]
+    found = {f"{element}-{mass}" for element, mass in elements if element in symbols}
+    if len(found) == 1:
+        return found.pop()
+    letters = "".join(re.findall(r"[A-Za-z]+", name)).capitalize()
     digits = "".join(re.findall(r"\d+", name))
-    element = _ELEMENTS.get(letters, letters.capitalize())
-    return f"{element}-{digits}" if element and digits else name
+    return f"{letters}-{digits}" if letters and digits else name
 
 
 def _header_values(header: PetHeader) -> dict[str, Any]:
@@ -121,15 +146,35 @@ def _values(
         sources[name] = (
             "user" if recorded is not None else header.source if other is not None else "missing"
         )
-        if recorded is not None and other is not None and _differ(recorded, other):
-            warnings.append(
+        same = name == "nuclide" and recorded and canonical_nuclide(recorded) == other
+        if recorded is not None and other is not None and not same and _differ(recorded, other):
+            both = (
                 f"{label}: {_text(recorded)} {unit}".rstrip()
                 + f" in the injection record, {_text(other)} {unit}".rstrip()
-                + " in the file; the value of the record is used"
+                + " in the file"
             )
+            warnings.append(f"{both}; {_which(name, recorded, other, both, header)}")
     if values["residual_mbq"] is None:
         values["residual_mbq"], sources["residual_mbq"] = 0.0, "assumed"
     return values, sources, warnings
+
+
+def _which(name: str, recorded: Any, other: Any, both: str, header: PetHeader) -> str:
+    """Which of two values counts; one in another unit, or without effect, is refused."""
+    if header.unit in SUV_FILE_UNITS:
+        if name in _SLIPS and abs(recorded / other - 1) > _REFUSED_CHANGE:
+            raise InputError(
+                f"{both}, and the values of the file are SUV that the scanner computed with its "
+                f"own; export the PET as Bq/mL, or omit the {name}"
+            )
+        return "neither is used, because the values of the file are SUV already"
+    for factor, unit in _SLIPS.get(name, ()):
+        if abs(recorded / other / factor - 1) < _SAME_UNIT:
+            raise InputError(
+                f"{both}: the record seems to be in {unit}; correct {name}, did you mean "
+                f"{other:.4g}?"
+            )
+    return "the value of the record is used"
 
 
 def _resolve_nuclide(
@@ -151,6 +196,27 @@ def _belongs(half_life_h: float, nuclide: str) -> bool:
     return abs(half_life_h / HALF_LIFE_H[nuclide] - 1) <= _HALF_LIFE_TOLERANCE
 
 
+def _check_of_unknown(nuclide: str, given: float, sources: dict[str, ValueSource]) -> None:
+    """Refuse a half-life, h, of no known nuclide that is one in another unit, or of another one."""
+    other = next((n for n in HALF_LIFE_H if _belongs(given, n)), None)
+    if other and nuclide != "unknown" and sources["half_life_h"] != sources["nuclide"]:
+        raise InputError(
+            f"the half-life of {given:.6g} h is that of {other}, and the nuclide is '{nuclide}'; "
+            f"give half_life_h of {nuclide}, or correct nuclide"
+        )
+    for scale in (60, 1 / 60, 3600) if nuclide == "unknown" else ():
+        if other := next((n for n in HALF_LIFE_H if _belongs(given * scale, n)), None):
+            raise InputError(
+                f"the half-life of {given:.6g} h belongs to no known nuclide; in another unit it "
+                f"is that of {other} ({HALF_LIFE_H[other]:g} h); give half_life_h"
+            )
+    if in_seconds := next((n for n in HALF_LIFE_H if _belongs(given / 3600, n)), None):
+        raise InputError(
+            f"the half-life of {given:g} h is that of {in_seconds} in seconds; give half_life_h "
+            f"{HALF_LIFE_H[in_seconds]:g}"
+        )
+
+
 def _resolve_half_life(
     values: dict[str, Any], sources: dict[str, ValueSource], warnings: list[str]
 ) -> None:
@@ -161,25 +227,14 @@ def _resolve_half_life(
     nuclide, given = str(values["nuclide"]), values["half_life_h"]
     table = HALF_LIFE_H.get(nuclide)
     if given is not None and table is None:
-        in_seconds = next((n for n in HALF_LIFE_H if _belongs(given / 3600, n)), None)
-        for scale in (60, 1 / 60, 3600) if nuclide == "unknown" else ():
-            if other := next((n for n in HALF_LIFE_H if _belongs(given * scale, n)), None):
-                raise InputError(
-                    f"the half-life of {given:.6g} h belongs to no known nuclide; in another "
-                    f"unit it is that of {other} ({HALF_LIFE_H[other]:g} h); give half_life_h"
-                )
-        if in_seconds:
-            raise InputError(
-                f"the half-life of {given:g} h is that of {in_seconds} in seconds; give "
-                f"half_life_h {HALF_LIFE_H[in_seconds]:g}"
-            )
+        _check_of_unknown(nuclide, given, sources)
     if table is None or (given is not None and _belongs(given, nuclide)):
         return
     if given is not None:
         contradiction = f"the half-life of {given:.6g} h does not belong to {nuclide} ({table:g} h)"
         if sources["half_life_h"] == "user" or sources["nuclide"] != "user":
             seconds = " (it is given in seconds)" if _belongs(given / 3600, nuclide) else ""
-            raise InputError(f"{contradiction}{seconds}; correct half_life_h or nuclide")
+            raise InputError(f"{contradiction}{seconds}; correct half_life_h, or give nuclide")
         warnings.append(f"{contradiction}; it stands in the file, and the table value is used")
     values["half_life_h"], sources["half_life_h"] = table, "table"
 
@@ -255,6 +310,12 @@ def _check_corrections(header: PetHeader, source: ValueSource, warnings: list[st
         warnings.append(
             "DECY is not among the corrections of the file; the injection record is used"
         )
+    if "DECY" in header.corrected and header.decay_correction == "NONE" and source != "user":
+        raise InputError(
+            "the PET states that it is not decay-corrected (NONE), but DECY is among its "
+            f"corrections ({', '.join(header.corrected)}); give decay_correction as START, ADMIN "
+            "or NONE"
+        )
 
 
 def _resolve_reference(
@@ -297,6 +358,16 @@ def _is_dynamic(values: dict[str, Any], header: PetHeader) -> bool:
     if header.frame_reference_s is None:
         return False
     return bool(scanned + timedelta(seconds=header.frame_reference_s) > injected)
+
+
+def _check_frame(record: InjectionRecord) -> None:
+    """A frame of days, which the frame factor of an uncorrected image would take as it is."""
+    seconds = record.frame_duration_s
+    if record.decay_correction == "NONE" and seconds and seconds > _LONGEST_FRAME_H * 3600:
+        raise InputError(
+            f"a frame of {seconds:g} s ({seconds / 3600:.3g} h) is not plausible (milliseconds?); "
+            "give frame_duration_s"
+        )
 
 
 def _frame_start(record: InjectionRecord, header: PetHeader) -> tuple[InjectionRecord, list[str]]:
@@ -363,22 +434,40 @@ def _assumptions(
 
 
 def _check_decay_factor(
-    record: InjectionRecord, header: PetHeader, dynamic: bool, warnings: list[str]
+    record: InjectionRecord, header: PetHeader, settled: bool, dynamic: bool, warnings: list[str]
 ) -> None:
-    """Check the decay factor in the file against frame time and reference time."""
-    stated, middle = header.decay_factor, header.frame_reference_s
-    if stated is None or middle is None or record.decay_correction not in ("START", "ADMIN"):
+    """Check the decay factor in the file against frame time and reference time.
+
+    A factor that belongs to another reference time contradicts the stated one.
+    """
+    stated, middle, word = header.decay_factor, header.frame_reference_s, record.decay_correction
+    if stated is None or word is None or (middle is None and word != "NONE"):
         return
     try:
-        before = elapsed_h(record, dynamic=dynamic) if record.decay_correction == "ADMIN" else 0.0
-        expected = 1 / decay_factor(half_life_of(record), before + middle / 3600)
-    except InputError:
+        half_life = half_life_of(record)
+        before = 0.0
+        if record.injected is not None and record.scanned is not None:
+            before = elapsed_h(record, dynamic=dynamic)
+        mean_h = (middle or 0.0) / 3600
+        expected = {
+            "START": 1 / decay_factor(half_life, mean_h),
+            "ADMIN": 1 / decay_factor(half_life, before + mean_h),
+            "NONE": 1.0,
+        }
+    except (InputError, OverflowError):
         return
-    if abs(stated / expected - 1) > _DECAY_TOLERANCE:
-        warnings.append(
-            f"the decay factor in the file is {stated:.5g}, but its times and the reference "
-            f"{record.decay_correction} give {expected:.5g}; check both"
-        )
+    text = (
+        f"the decay factor in the file is {stated:.5g}, but its times and the reference {word} "
+        f"give {expected[word]:.5g}; check both"
+    )
+    change = abs(np.log(max(stated, 1e-12) / expected[word]))
+    if change <= _DECAY_TOLERANCE:
+        return
+    other = expected["ADMIN" if word == "START" else "START"]
+    belongs = word == "NONE" or abs(stated / other - 1) <= _DECAY_TOLERANCE
+    if belongs and not settled and change > np.log1p(_REFUSED_CHANGE):
+        raise InputError(f"{text}, and give decay_correction as START, ADMIN or NONE")
+    warnings.append(text)
 
 
 def _check_reference(
@@ -412,9 +501,33 @@ def _check_moments(
         return
     if record.decay_correction == "ADMIN":
         elapsed_h(record, dynamic=dynamic)
+    _doubt_late(record, warnings)
+    if injected != header.injected and (injected.hour, injected.minute, injected.second) == (
+        0, 0, 0
+    ):  # fmt: skip
+        warnings.append(
+            f"the injection was typed as midnight exactly ({injected.isoformat(sep=' ')}); check "
+            "its time of day"
+        )
     if injected == scanned and injected != header.injected:
         warnings.append(
             f"injection and start of the scan are the same moment ({injected.isoformat(sep=' ')})"
+        )
+
+
+def _doubt_late(record: InjectionRecord, warnings: list[str]) -> None:
+    """Warn of a scan so many half-lives after the injection that hardly any activity remains."""
+    if record.injected is None or record.scanned is None:
+        return
+    try:
+        half_life = half_life_of(record)
+    except InputError:
+        return
+    hours = (record.scanned - record.injected).total_seconds() / 3600
+    if hours > _LATE_HALF_LIVES * half_life:
+        warnings.append(
+            f"the scan is {hours / 24:.4g} days, {hours / half_life:.3g} half-lives after the "
+            "injection; check both dates"
         )
 
 
@@ -456,7 +569,7 @@ def _check_body(record: InjectionRecord, header: PetHeader) -> None:
     """Weight and height that cannot belong together, or the weight to the species."""
     weight, height = record.weight_kg, record.height_cm
     species = header.species.strip()
-    small = re.search(r"mouse|mus\b|mice|rat\b|rattus", species.lower())
+    small = re.search(r"mouse|mus\b|mice|murine|rats?\b|rattus|rodent", species.lower())
     if small and weight is not None and weight == header.weight_kg and weight > _MAX_RODENT_KG:
         raise InputError(
             f"a weight of {weight:g} kg is not plausible for '{species}' (grams?); give weight_kg"
@@ -477,7 +590,29 @@ def _doubt_human(record: InjectionRecord, header: PetHeader, warnings: list[str]
     weight, height = record.weight_kg, record.height_cm
     species = header.species.strip().lower()
     animal = header.reader == "inveon" or (species and not re.search(r"homo|human", species))
-    if weight is None or animal:
+    if weight is None:
+        return
+    if height is None and not re.search(r"homo|human", species):
+        low, high = _MOUSE_OR_CHILD_KG
+        what = "a mouse" if low <= weight <= high else "a rat" if weight > _RAT_OR_ADULT_KG else ""
+        if what:
+            warnings.append(
+                f"a weight of {weight:g} kg, without height: if it is {what} of {weight:g} g, the "
+                "SUV is 1000 times too high; check the weight"
+            )
+    least = _LEAST_MBQ_KG.get(record.nuclide)
+    dose = record.dose_mbq
+    if least and dose and weight > _ADULT_KG and dose < least * weight:
+        warnings.append(
+            f"an injected activity of {dose:g} MBq of {record.nuclide} is little for {weight:g} "
+            f"kg; if it is {dose:g} mCi, the SUV is 37 times too high; check it"
+        )
+    if weight < _SMALL_KG and dose and dose > _MOST_MBQ_SMALL:
+        warnings.append(
+            f"an injected activity of {dose:g} MBq is much for {weight:g} kg; if it is {dose:g} "
+            "µCi, the SUV is 27 times too low; check it"
+        )
+    if animal:
         return
     low, high = _HUMAN_BODY_MASS_INDEX
     tall = "not stated" if height is None else f"{height:g} cm"
@@ -486,7 +621,7 @@ def _doubt_human(record: InjectionRecord, header: PetHeader, warnings: list[str]
     ):
         warnings.append(
             f"a weight of {weight:g} kg (height {tall}) is not that of a human patient, and no "
-            "species is stated; check weight_kg and height_cm"
+            "species is stated; check weight and height"
         )
 
 
@@ -537,10 +672,12 @@ def merge_injection_and_header(record: InjectionRecord, header: PetHeader) -> Su
         if header.unit_given:
             assumptions.append(_UNIT_GIVEN.format(header.unit))
     else:
-        _check_decay_factor(merged, header, dynamic, warnings)
+        settled = sources["decay_correction"] == "user"
+        _check_decay_factor(merged, header, settled, dynamic, warnings)
         _check_clock(merged, header, warnings)
-        _check_reference(merged, header, sources["decay_correction"] == "user", warnings)
+        _check_reference(merged, header, settled, warnings)
         _check_moments(merged, header, dynamic, warnings)
+        _check_frame(merged)
         merged, assumptions = _frame_start(merged, header)
         assumptions += referred + _assumptions(merged, dynamic, sources, header)
     assumptions += [header.geometry] if header.geometry else []

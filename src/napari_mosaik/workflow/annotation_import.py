@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import uuid
 import zipfile
 from collections import Counter
@@ -63,6 +64,11 @@ __all__ = [
 How = Literal["", "replace", "add", "merge"]
 _CELL_UM2: Final = 400.0
 _MANY: Final = 20
+_SAME_AREA: Final = 0.1
+"""Areas of one outline, stated and drawn, that differ by less are the same."""
+_SHARE: Final = 1.5
+_COVERED: Final = 0.05
+"""A shape of which more is covered by a larger one of another class is named."""
 _CUT: Final = 0.01
 """A shape that loses more than this fraction at the edge of the slide is named."""
 
@@ -130,6 +136,7 @@ class AnnotationImport:
             path, lattice, notes=self.doubts, tissue_only=True,
             slide_name="" if entry is None else Path(entry.path).stem,
         )  # fmt: skip
+        self._check_scale(found, lattice)
         self._shapes = self._once(self._inside(found, lattice))
         if not self._shapes:
             why = "; ".join(self.doubts) or "it is an empty collection"
@@ -161,7 +168,28 @@ class AnnotationImport:
                 f"{self.path.name}: {n} {who} excluded; to use them, choose a class "
                 f"({known}): --map '{row.name}=CLASS'"
             )
-        return [*self.doubts, *lines]
+        return [*self.doubts, *lines, *self._hidden()]
+
+    def _hidden(self) -> list[str]:
+        """A sentence if larger shapes of another class, which come later, cover some."""
+        shapes = [shape for shape in self._shapes if self._mapping[shape.label]]
+        areas = _geometries(shapes)
+        tree = shapely.STRtree(areas)
+        first, second = tree.query(areas, predicate="intersects")
+        targets = np.array([self._mapping[shape.label] for shape in shapes])
+        sizes = shapely.area(areas)
+        doubtful = (first < second) & (targets[first] != targets[second])
+        doubtful &= sizes[first] <= sizes[second]
+        first, second = first[doubtful], second[doubtful]
+        shared = shapely.area(shapely.intersection(areas[first], areas[second]))
+        lost = sorted(set(first[shared > _COVERED * sizes[first]].tolist()))
+        if not lost:
+            return []
+        return [
+            f"{self.path.name}: covered by a larger shape of another class that comes later in the "
+            f"file and counts: {_keys(shapes[i] for i in lost)}; put the larger shape first, or "
+            "cut a hole into it"
+        ]
 
     def map(self, name: str, target: str, *, new: bool = False) -> None:
         """Map a class of the file to one of the case; empty excludes it.
@@ -348,6 +376,52 @@ class AnnotationImport:
             )
         return tuple(once)
 
+    def _check_scale(self, shapes: tuple[AnnotatedShape, ...], lattice: Lattice) -> None:
+        """Compare the areas that the file states beside its outlines (QuPath's measurements).
+
+        Coordinates in µm, of a smaller picture or as shares of the slide are refused.
+        """
+        if not shapes:
+            return
+        stated = [
+            (shape, in_um, area)
+            for shape in shapes
+            for in_um, area in [_stated_area(shape.properties.get("measurements"))]
+            if area > 0
+        ]
+        pixel_um2 = float(np.prod(lattice.spacing_um))
+        right, bottom = shapely.total_bounds(_geometries(shapes))[2:]
+        if max(right / lattice.spacing_um[1], bottom / lattice.spacing_um[0]) <= _SHARE:
+            raise InputError(
+                f"{self.path.name}: all shapes lie within the first pixel of the slide: the "
+                "coordinates are shares of a picture; export them in pixels of full resolution"
+            )
+        if not stated:
+            return
+        ratios = [
+            area * (1.0 if in_um else pixel_um2) / shape.geometry.area
+            for shape, in_um, area in stated
+        ]
+        ratio = float(np.median(ratios))
+        if abs(ratio - 1) <= _SAME_AREA:
+            return
+        shape, in_um, area = stated[0]
+        drawn = shape.geometry.area if in_um else shape.geometry.area / pixel_um2
+        unit = "µm²" if in_um else "pixels"
+        why = (
+            f"{self.path.name}: the file states {area:.4g} {unit} as area of {shape.key}, its "
+            f"outline encloses {drawn:.4g} {unit}"
+        )
+        if in_um and abs(ratio * pixel_um2 - 1) <= _SAME_AREA:
+            raise InputError(f"{why}: its coordinates are µm; export them in pixels")
+        if not in_um or any(abs(ratio / k**2 - 1) <= _SAME_AREA for k in (2, 4, 8, 16, 32, 64)):
+            raise InputError(
+                f"{why}: its coordinates are those of a picture of another resolution; export them "
+                "in pixels of full resolution"
+            )
+        pixel = "x".join(f"{size:.4g}" for size in lattice.spacing_um)
+        self.doubts.append(f"{why}; check the pixel size of the slide here ({pixel} µm) and there")
+
     def _check_sizes(self) -> None:
         areas = shapely.area(_geometries(self._shapes))
         median = float(np.median(areas))
@@ -356,6 +430,19 @@ class AnnotationImport:
                 f"{self.path.name}: half of the {len(areas)} shapes are smaller than "
                 f"{median:.3g} µm², the size of cells: check that they outline areas of tissue"
             )
+
+
+def _stated_area(measurements: Any) -> tuple[bool, float]:
+    """Whether the area that QuPath measured is in µm², and its size; 0 if there is none."""
+    if isinstance(measurements, list):  # before 0.4
+        pairs = [(_within(one, "name"), _within(one, "value")) for one in measurements]
+    else:
+        pairs = list(measurements.items()) if isinstance(measurements, dict) else []
+    for name, value in pairs:
+        found = re.fullmatch(r"(?:Geometry: |ROI: )?Area (?:([µμu]m)|px)(?:\^2|²)", str(name))
+        if found and isinstance(value, int | float) and np.isfinite(value):
+            return bool(found[1]), float(value)
+    return False, 0.0
 
 
 def another_slide(path: Path, slide: Slide, *known: str) -> str:

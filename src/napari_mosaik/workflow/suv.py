@@ -44,10 +44,16 @@ WIDEST_FWHM_MM: Final = (0.1, 20.0)
 PLAUSIBLE_FWHM_MM: Final = (0.5, 8.0)
 """Resolution of PET scanners in use, mm; beyond, a slip is likely."""
 
+_MAX_UNEVEN: Final = 1.1
+"""Factors of slices of one scan that differ by more are those of two scans."""
+_PLAUSIBLE_MAXIMUM: Final = (0.01, 2e3)
+_BY: Final = {"bsa": "body surface area", "bw": "body weight", "lbm": "lean body mass"}
+
 __all__ = [
     "TERM_ITEMS",
     "check_suv_unit",
     "check_terms",
+    "doubtful_maximum",
     "field_problem",
     "injection_record",
     "is_pet_file",
@@ -108,12 +114,17 @@ def suv_of_files(
         np.asarray(to_suv(pet, term, wanted).values) for pet, term in zip(pets, terms, strict=True)
     ]
     inside = None if mask is None else _masks(images([mask], None), values, mask)
-    document = {
-        **suv_record(terms[0], wanted),
-        **voxel_statistics(values, inside),
-        "n_slices": len(pets),
-    }
+    statistics = voxel_statistics(values, inside)
+    document = {**suv_record(terms[0], wanted), **statistics, "n_slices": len(pets)}
+    document["warnings"] = [*document["warnings"], *doubtful_maximum(statistics)]
     factors = {term.factor(wanted) for term in terms}
+    units = sorted({f"SUV by {_BY[term.kind(wanted)]} in {term.unit(wanted)}" for term in terms})
+    if len(units) > 1 or max(factors) > min(factors) * _MAX_UNEVEN:
+        differ = " and ".join(units) if len(units) > 1 else "the same unit"
+        raise InputError(
+            f"the slices of the PET do not belong together: {differ}, by factors from "
+            f"{min(factors):.4g} to {max(factors):.4g}; give the files of one scan"
+        )
     if len(factors) > 1 and max(factors) > min(factors) * (1 + 1e-9):
         document["warnings"] = [
             *document["warnings"],
@@ -229,8 +240,14 @@ def suv_record(
     terms: SuvTerms, kind: SuvKind, lean_formula: LeanFormula = "janmahasatian"
 ) -> dict[str, Any]:
     """Terms, factor and formula as a JSON-able document."""
+    document = terms.to_dict()
+    if terms.kind(kind) != kind:
+        document["warnings"] += [
+            f"the values of the file are SUV by {_BY[terms.kind(kind)]} ({terms.unit(kind)}); they "
+            f"are not converted to SUV by {_BY[kind]}"
+        ]
     return {
-        **terms.to_dict(),
+        **document,
         "kind": terms.kind(kind),
         "unit": terms.unit(kind),
         "formula": terms.formula(kind, lean_formula),
@@ -285,6 +302,17 @@ def check_suv_unit(case: Case, recipe: Mapping[str, Any]) -> None:
             f"predictor {model[:12]} predicts {unit}: use the kind of its training cases "
             f"({kinds}), or another predictor or none (predict.model)"
         )
+
+
+def doubtful_maximum(statistics: Mapping[str, Any]) -> list[str]:
+    """A sentence if no SUV of living tissue has the maximum of `voxel_statistics`; else none."""
+    low, high = _PLAUSIBLE_MAXIMUM
+    if low <= statistics["maximum"] <= high:
+        return []
+    return [
+        f"the largest SUV is {statistics['maximum']:.3g}, which is not plausible ({low:g} to "
+        f"{high:g}); check the unit of the image, the injected activity, the weight and the times"
+    ]
 
 
 def scaled_statistics(pet: PetImage, factor: float) -> dict[str, Any]:

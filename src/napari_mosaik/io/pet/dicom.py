@@ -49,7 +49,7 @@ class DicomSeries:
             self._timing = _Timing(self._frames)
         others = len(files) - len({frame.path for frame in self._frames})
         self._taken = (
-            f"The only PET series is used; {others} files of other modalities are not."
+            f"The only PET series is used; {others} other files (CT, projections) are not."
             if others
             else ""
         )
@@ -159,10 +159,7 @@ def starts_as_dicom(path: Path) -> bool:
 
 def _frames(files: list[Path]) -> list[_Frame]:
     """All images of the files, without their pixels; they must be one PET series."""
-    datasets = {path: dicom_header(path) for path in files}
-    if len(files) > 1:  # an export of PET and CT: the PET is meant
-        pets = {path: data for path, data in datasets.items() if _modality(data) == "PT"}
-        datasets = pets or datasets
+    datasets = _slices_of_pet({path: dicom_header(path) for path in files})
     for path, dataset in datasets.items():
         if _modality(dataset) != "PT":
             raise InputError(
@@ -192,6 +189,23 @@ def _frames(files: list[Path]) -> list[_Frame]:
             f"{len(series)}: {listed}"
         )
     return frames
+
+
+def _slices_of_pet(datasets: dict[Path, Any]) -> dict[Path, Any]:
+    """Of an export of PET and CT, or of slices and projections, the slices of PET."""
+    pets = {path: data for path, data in datasets.items() if _modality(data) == "PT"}
+    projections = [path for path, data in pets.items() if _is_projection(path, data)]
+    if projections and len(projections) == len(pets):
+        raise InputError(
+            f"{projections[0].name} is a projection (MIP), it holds no slices; give the slices of "
+            "the scan"
+        )
+    return {path: pets[path] for path in pets if path not in projections} or datasets
+
+
+def _is_projection(path: Path, dataset: Any) -> bool:
+    frame = _Frame(path, dataset, None)
+    return bool({"REPROJECTION", "MIP"} & {*frame.texts("SeriesType"), *frame.texts("ImageType")})
 
 
 def choose_series(files: Sequence[Path], number: int) -> list[Path]:
@@ -556,8 +570,11 @@ def _moment(date_or_both: Any, time: Any, zone: timezone | None) -> datetime | N
 
     None if either is missing: a time of day without a date is not used.
     """
-    text = str(date_or_both or "").strip() + str(time or "").strip()
-    found = re.fullmatch(r"(\d{8})(\d{2})(\d{2})?(\d{2})?(?:\.(\d{1,6}))?([+-]\d{4})?", text)
+    day, clock = str(date_or_both or "").strip(), str(time or "").strip()
+    if re.fullmatch(r"\d{4}\.\d\d\.\d\d", day):  # as before 1993
+        day = day.replace(".", "")
+    text = day + re.sub(r"(?<=\d):(?=\d\d)", "", clock)
+    found = re.fullmatch(r"(\d{8})(\d{2})(\d{2})?(\d{2})?(?:\.(\d{1,9}))?([+-]\d{4})?", text)
     if found is None:
         return None
     day, hour, minute, second, fraction, offset = found.groups()
@@ -600,7 +617,7 @@ _FLAGS = {
 _ELEMENTS = {
     "FLUORINE": "F", "ZIRCONIUM": "Zr", "LUTETIUM": "Lu", "ACTINIUM": "Ac", "GALLIUM": "Ga",
     "COPPER": "Cu", "CARBON": "C", "IODINE": "I", "OXYGEN": "O", "NITROGEN": "N",
-    "RUBIDIUM": "Rb", "YTTRIUM": "Y", "SCANDIUM": "Sc", "TERBIUM": "Tb",
+    "RUBIDIUM": "Rb", "YTTRIUM": "Y", "SCANDIUM": "Sc", "TERBIUM": "Tb", "INDIUM": "In",
 }  # fmt: skip
 
 
@@ -650,7 +667,8 @@ def _read_header(timing: _Timing, chosen: _Frame, meaning: _Meaning) -> PetHeade
     zone = _zone_of(chosen.find("TimezoneOffsetFromUTC"))
     scanned = _scan_start(timing, chosen, zone, notes, unclear)
     drug = chosen.first("RadiopharmaceuticalInformationSequence")
-    injected = _injected(drug, zone, notes, unclear)
+    _check_one_injection(chosen, unclear)
+    injected = None if "injected" in unclear else _injected(drug, zone, notes, unclear)
     if injected is not None and injected == scanned and timing.is_static:
         unclear["injected"] = f"the file states {injected} both as injection and as scan start"
         injected = None
@@ -675,11 +693,11 @@ def _read_header(timing: _Timing, chosen: _Frame, meaning: _Meaning) -> PetHeade
         nuclide=_nuclide(drug),
         injected=injected,
         injected_clock=_clock_of(drug),
-        dose_bq=_dose_bq(drug, unclear),
+        dose_bq=None if "dose_mbq" in unclear else _dose_bq(drug, unclear),
         weight_kg=_weight_kg(chosen, unclear),
         height_cm=_height_cm(chosen, unclear),
         sex=_sex(chosen),
-        species=str(chosen.find("PatientSpeciesDescription") or ""),
+        species=_species(chosen),
         notes=tuple(notes),
         unclear=unclear,
     )
@@ -698,11 +716,11 @@ def _coded_unit(frame: _Frame) -> str:
 
 
 def _philips_counts(frame: _Frame) -> _Meaning:
-    suv = _as_number(frame.private(0x7053, _PHILIPS, 0x00))
-    if suv:
+    suv = _as_number(frame.private(0x7053, _PHILIPS, 0x00)) or 0.0
+    activity = _as_number(frame.private(0x7053, _PHILIPS, 0x09)) or 0.0
+    if suv > 0:
         return _Meaning("g/mL", suv, "bw")
-    activity = _as_number(frame.private(0x7053, _PHILIPS, 0x09))
-    if activity:
+    if activity > 0:
         return _Meaning("Bq/mL", activity)
     raise InputError(
         f"{frame.path.name} holds PET values in counts (CNTS) without the factor of the "
@@ -747,6 +765,9 @@ def _scan_start(
     """
     series = _moment(chosen.find("SeriesDate"), chosen.find("SeriesTime"), zone)
     first = timing.first_acquisition(zone)
+    if first is not None and _is_midnight(first) and (series is None or _is_midnight(series)):
+        unclear["scanned"] = f"{first.isoformat(sep=' ')} in the file is a date without a time"
+        return None
     if series is not None and (first is None or _clock(series) <= _clock(first)):
         if first is not None and _clock(first) - _clock(series) > _LONGEST_SERIES:
             unclear["scanned"] = (
@@ -786,12 +807,40 @@ def _injected(
                 f"({drug.RadiopharmaceuticalStartTime}) without a date; enter both"
             )
         return None
+    if _is_midnight(when):
+        unclear["injected"] = f"{when.isoformat(sep=' ')} in the file is a date without a time"
+        return None
     if zone is None and when.tzinfo is not None:
         unclear["injected"] = (
             f"the file states {when.isoformat(sep=' ')} with a time zone, and the scan without one"
         )
         return None
     return when
+
+
+def _check_one_injection(frame: _Frame, unclear: dict[str, str]) -> None:
+    """Several injections that differ: which one the image shows is not known."""
+    items = frame.find("RadiopharmaceuticalInformationSequence") or []
+    for name, keyword in (
+        ("injected", "RadiopharmaceuticalStartDateTime"),
+        ("dose_mbq", "RadionuclideTotalDose"),
+    ):
+        stated = sorted({str(item.get(keyword) or "") for item in items} - {""})
+        if len(stated) > 1:
+            unclear[name] = (
+                f"the file describes {len(items)} injections ({keyword} {' and '.join(stated)})"
+            )
+
+
+def _species(frame: _Frame) -> str:
+    """The species as text, by its code where that is all the file states."""
+    code = frame.first("PatientSpeciesCodeSequence")
+    return str(frame.find("PatientSpeciesDescription") or (code and code.get("CodeMeaning")) or "")
+
+
+def _is_midnight(when: datetime) -> bool:
+    """Whether a moment is midnight exactly, which stands for a date without a time of day."""
+    return (when.hour, when.minute, when.second, when.microsecond) == (0, 0, 0, 0)
 
 
 def _clock_of(drug: Any) -> time | None:

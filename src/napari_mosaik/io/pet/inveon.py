@@ -26,6 +26,9 @@ _CALIBRATION_BQ_ML = {1: 37.0, 2: 1.0}
 _DOSE_BQ = {1: 3.7e7, 2: 1e6}
 _WEIGHT_KG = {1: 1e-3, 2: 0.028349523125, 3: 1.0, 4: 0.45359237}
 _LENGTH_CM = {1: 0.1, 2: 1.0, 3: 2.54}
+_POSITRONS = {"zr89": 0.227, "f18": 0.967, "cu64": 0.176, "ga68": 0.889, "c11": 0.998}
+"""Positrons per decay (NNDC NuDat 3)."""
+_OTHER_FRACTION = 0.1
 _CORRECTIONS = {
     "decay_correction_applied": "DECY", "attenuation_applied": "ATTN", "scatter_correction": "SCAT",
     "deadtime_correction_applied": "DTIM", "normalization_applied": "NORM",
@@ -159,9 +162,10 @@ def _read(path: Path) -> tuple[dict[str, str], list[dict[str, str]]]:
     words: dict[str, str] = {}
     frames: list[dict[str, str]] = []
     for line in content.decode("latin-1").splitlines():
-        key, _, value = line.strip().partition(" ")
-        if not key or key.startswith("#"):
+        key, *rest = line.strip().split(None, 1)[:2] or ["#"]
+        if key.startswith("#"):
             continue
+        value = rest[0] if rest else ""
         if key == "frame":
             frames.append({})
         target = frames[-1] if frames else words
@@ -174,7 +178,15 @@ def _read(path: Path) -> tuple[dict[str, str], list[dict[str, str]]]:
 
 def _header(words: Words, notes: list[str]) -> PetHeader:
     """The header of the scan; assumptions are recorded in the notes."""
-    scanned = _moment(words.get("scan_time", ""))
+    unclear: dict[str, str] = {}
+    scanned, injected = (
+        _stated(words, name, item, unclear)
+        for name, item in (("scan_time", "scanned"), ("injection_time", "injected"))
+    )
+    if injected is not None and injected == scanned and (_number(words, "frame_start") or 0) == 0:
+        unclear["injected"] = f"the file states {injected} both as injection and as scan start"
+        injected = None
+    _check_branching(words, notes)
     applied = tuple(
         name for key, name in _CORRECTIONS.items() if (_number(words, key, 0) or 0) != 0
     )
@@ -195,27 +207,54 @@ def _header(words: Words, notes: list[str]) -> PetHeader:
         frame_reference_s=middle,
         half_life_s=_positive(words, "isotope_half_life"),
         nuclide=words.get("isotope") or None,
-        injected=_moment(words.get("injection_time", "")),
-        dose_bq=_in_unit(words, "dose", "dose_units", _DOSE_BQ, notes),
-        weight_kg=_in_unit(words, "subject_weight", "subject_weight_units", _WEIGHT_KG, notes),
-        height_cm=_in_unit(words, "subject_length", "subject_length_units", _LENGTH_CM, notes),
+        injected=injected,
+        dose_bq=_in_unit(words, "dose", _DOSE_BQ, "dose_mbq", unclear),
+        weight_kg=_in_unit(words, "subject_weight", _WEIGHT_KG, "weight_kg", unclear),
+        height_cm=_in_unit(words, "subject_length", _LENGTH_CM, "height_cm", unclear),
         sex=_SEX.get(words.get("subject_sex", "").upper()[:1]),
         notes=tuple(notes),
+        unclear=unclear,
     )
+
+
+def _stated(words: Words, name: str, item: str, unclear: dict[str, str]) -> datetime | None:
+    """A moment of the file; one without a time of day, or in another form, is not used."""
+    text = words.get(name, "").strip()
+    when = _moment(text)
+    if when is not None and (when.hour, when.minute, when.second) == (0, 0, 0):
+        unclear[item] = f"{name} is {when.isoformat(sep=' ')}, a date without a time"
+        return None
+    if text and when is None:
+        unclear[item] = f"{name} '{text[:40]}' is no date as Inveon writes it"
+    return when
+
+
+def _check_branching(words: Words, notes: list[str]) -> None:
+    """Warn of a share of positrons, by which all values are divided, that is not the nuclide's."""
+    fraction = _number(words, "isotope_branching_fraction")
+    isotope = re.sub(r"[^a-z0-9]", "", words.get("isotope", "").lower())
+    known = next((n for n in _POSITRONS if isotope in (n, f"{n[-2:]}{n[:-2]}")), "")
+    if known and fraction and abs(fraction / _POSITRONS[known] - 1) > _OTHER_FRACTION:
+        notes.append(
+            f"isotope_branching_fraction is {fraction:g}, and {words['isotope']} emits "
+            f"{_POSITRONS[known]:g} positrons per decay: all values may be "
+            f"{fraction / _POSITRONS[known]:.3g} times too "
+            f"{'low' if fraction > _POSITRONS[known] else 'high'}; check the calibration"
+        )
 
 
 _SEX: dict[str, Literal["M", "F"]] = {"M": "M", "F": "F"}
 
 
 def _in_unit(
-    words: Words, name: str, unit_name: str, scales: Mapping[int, float], notes: list[str]
+    words: Words, name: str, scales: Mapping[int, float], item: str, unclear: dict[str, str]
 ) -> float | None:
     value = _positive(words, name)
     if value is None:
         return None
-    unit = int(_number(words, unit_name, 0) or 0)
+    unit = int(_number(words, f"{name}_units", 0) or 0)
     if unit not in scales:
-        notes.append(f"{name.replace('_', ' ')} {value:g} has no known unit and is not used")
+        unclear[item] = f"{name} {value:g} has no known unit ({name}_units) and is not used"
         return None
     return value * scales[unit]
 

@@ -75,7 +75,7 @@ def read_sidecar(path: Path, frame: int = 0) -> tuple[dict[str, Any], float]:
     Knudsen et al. 2020, J Cereb Blood Flow Metab (PET-BIDS).
     """
     try:
-        found = json.loads(read_text(path))
+        found = json.loads(read_text(path), object_pairs_hook=_once)
     except ValueError as error:
         raise InputError(f"the sidecar {path.name} cannot be read: {error}") from error
     if not isinstance(found, dict):
@@ -84,6 +84,18 @@ def read_sidecar(path: Path, frame: int = 0) -> tuple[dict[str, Any], float]:
         return _fields(found, frame)
     except InputError as error:
         raise InputError(f"the sidecar {path.name}: {error}") from error
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The names and values of a JSON object; a name that stands twice with two values is refused.
+
+    `json` would take the last.
+    """
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if repr(found.setdefault(name, value)) != repr(value):
+            raise ValueError(f"{name} stands twice, as {found[name]} and {value}; omit one")
+    return found
 
 
 def _fields(found: Mapping[str, Any], frame: int) -> tuple[dict[str, Any], float]:
@@ -244,7 +256,8 @@ def _bids_times(
     if duration is not None and duration <= 0:
         unclear["frame_duration_s"] = f"FrameDuration is {duration:g} s"
         duration = None
-    out: dict[str, Any] = {"frame_duration_s": duration}
+    factor = _of_frame(found, "DecayCorrectionFactor", frame)
+    out: dict[str, Any] = {"frame_duration_s": duration, "decay_factor": factor or None}
     single = not (isinstance(found.get("FrameDuration"), list) and len(found["FrameDuration"]) > 1)
     if start is None and injection == 0:
         unclear["injected"] = "InjectionStart is 0 and ScanStart is not stated"
@@ -294,10 +307,16 @@ def _time_zero(
     found: Mapping[str, Any], notes: list[str], unclear: dict[str, str]
 ) -> datetime | None:
     clock, day = str(found.get("TimeZero") or "").strip(), str(found.get("ScanDate") or "").strip()
+    day, _, again = day.partition("T")
+    if again and clock not in ("", again):
+        raise InputError(f"ScanDate '{day}T{again}' and TimeZero '{clock}' contradict; correct one")
+    clock = clock or again
     if not clock or clock.lower() == "n/a":
         return None
     if re.fullmatch(r"\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?", clock) is None:
         if re.match(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d", clock):
+            if day and day.lower() != "n/a" and day.replace("-", "") != clock[:10].replace("-", ""):
+                raise InputError(f"ScanDate '{day}' and TimeZero '{clock}' contradict; correct one")
             return _parsed(clock, "TimeZero")
         raise InputError(f"TimeZero '{clock}' is no time of day (hh:mm:ss)")
     if not day or day.lower() == "n/a":
@@ -313,7 +332,9 @@ def _parsed(text: str, name: str) -> datetime:
     try:
         return datetime.fromisoformat(text)
     except ValueError:
-        raise InputError(f"{name} '{text}' is no date and time") from None
+        raise InputError(
+            f"{name} '{text}' is no date and time; write them as 2024-05-31 and 09:30:00"
+        ) from None
 
 
 def _of_frame(found: Mapping[str, Any], name: str, frame: int) -> float | None:

@@ -24,7 +24,13 @@ from napari_mosaik.uptake import SuvParams, combine_terms, tile_uptake, to_suv
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.step_context import StepContext
 from napari_mosaik.workflow.steps.align import transform_of
-from napari_mosaik.workflow.suv import check_suv_unit, check_terms, suv_record, voxel_statistics
+from napari_mosaik.workflow.suv import (
+    check_suv_unit,
+    check_terms,
+    doubtful_maximum,
+    suv_record,
+    voxel_statistics,
+)
 
 __all__ = ["CALCULATE_SUV", "MEASURE_UPTAKE", "OUTSIDE_PET", "UptakeParams"]
 
@@ -51,7 +57,9 @@ def _suv(inputs: StepContext, params: SuvParams) -> Generator[Progress, None, Re
     terms = combine_terms(inputs.injection(), pet.header)
     suv = to_suv(pet, terms, params.kind, params.lean_formula)
     record = suv_record(terms, params.kind, params.lean_formula)
-    return {SUV: suv, SUV_RECORD: {**record, **voxel_statistics([suv.values])}}
+    statistics = voxel_statistics([suv.values])
+    record["warnings"] += doubtful_maximum(statistics)
+    return {SUV: suv, SUV_RECORD: {**record, **statistics}}
 
 
 def _tiles(inputs: StepContext, params: UptakeParams) -> Generator[Progress, None, Results]:
