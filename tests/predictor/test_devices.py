@@ -13,7 +13,14 @@ from torch.utils._pytree import tree_flatten, tree_map
 from napari_mosaik.core import InputError, MosaikError, Progress
 from napari_mosaik.learning.devices import ComputeDevice, preferred_device
 from napari_mosaik.predictor import TrainParams, held_out_cases, network_device, predict, train
+from napari_mosaik.segment.densenet.network import (
+    DenseNetParams,
+    DenseNetTissueModel,
+    TissueNetwork,
+)
+from napari_mosaik.segment.stardist import StarDistNuclei
 from tests.predictor.test_training import finish
+from tests.segment.test_stardist_nuclei import noise, random_weights
 
 AWAY = torch.device("meta")
 
@@ -64,6 +71,9 @@ class Double(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
         name = function._schema.name
+        if name in ("aten::to", "aten::cpu", "aten::float"):  # not taken apart without gradients
+            with self:
+                return function.decompose(*args, **kwargs)
         tensors = [x for x in tree_flatten((args, kwargs))[0] if isinstance(x, torch.Tensor)]
         is_away = any(isinstance(x, Away) for x in tensors)
         to = kwargs.get("device")
@@ -74,7 +84,8 @@ class Double(TorchDispatchMode):
             is_away = False
         elif is_away and name not in WITHOUT_MEMORY:
             here = [x for x in tensors if not isinstance(x, Away) and x.ndim]
-            assert not here, f"{name} of tensors on two devices"
+            # A GPU takes indices from the CPU, and nothing else.
+            assert not here or name == "aten::index", f"{name} of tensors on two devices"
             self.n_operations += 1
             if self.n_operations in self.short_of_memory:
                 raise torch.OutOfMemoryError("CUDA out of memory (for this test)")
@@ -305,6 +316,41 @@ def test_only_a_lack_of_memory_is_tried_again():
         device.with_enough_memory(
             lambda: (_ for _ in ()).throw(RuntimeError("MPS backend out of memory"))
         )
+
+
+def test_the_networks_of_nuclei_and_tissue_name_where_and_how_precisely_they_compute(monkeypatch):
+    rgb, weights = noise((48, 48)), random_weights()
+    network = TissueNetwork(3, (8, 8, 8, 8)).eval()
+    for made, compute in (
+        (
+            lambda device: StarDistNuclei(weights, device=device.device),
+            lambda model: model.segment(rgb, 0.5),
+        ),
+        (
+            lambda device: DenseNetTissueModel(network, DenseNetParams(), device=device),
+            lambda model: model.predict_block(rgb, 2.0),
+        ),
+    ):
+        here = made(ComputeDevice.cpu(1))
+        expected = compute(here)
+        assert here.computed_on == {
+            "device": "CPU",
+            "precision": "32 bit",
+            "torch": torch.__version__,
+        }
+        with Double() as double:
+            there = made(DoubleDevice())
+            found = compute(there)
+            assert there.computed_on["device"] == "GPU (meta)"
+        assert double.n_operations > 20
+        assert double.back
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+    half = StarDistNuclei(weights, bfloat16=True, device="cpu")
+    assert half.computed_on["precision"] == "16 bit (bfloat16)"
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Some GPU")
+    record = ComputeDevice(torch.device("cuda"), 1, has_gpu=True).record()
+    assert record["device"] == "Some GPU"
+    assert set(record) == {"device", "precision", "torch", "cuda", "cudnn"}
 
 
 @pytest.mark.gui

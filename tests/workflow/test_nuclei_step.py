@@ -2,11 +2,21 @@
 
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
-from napari_mosaik.core.catalogue import NUCLEI, NUCLEUS_OBJECTS
+from napari_mosaik.core.blocks import cut
+from napari_mosaik.core.catalogue import (
+    CLASS_PROBABILITY,
+    CLASSES,
+    NUCLEI,
+    NUCLEUS_OBJECTS,
+    TISSUE,
+)
+from napari_mosaik.core.compiled import processor_record
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.io.case import Case
 from napari_mosaik.segment.stardist import save_stardist
@@ -14,6 +24,8 @@ from napari_mosaik.view.report.content import gather_report
 from napari_mosaik.workflow.model_weights import WEIGHTS_VARIABLE, install_weights
 from napari_mosaik.workflow.recipe import changed, read_recipe
 from napari_mosaik.workflow.run import run_until
+from napari_mosaik.workflow.slide_blocks import stage_on
+from napari_mosaik.workflow.steps.classes import _classified_before
 from tests.segment.test_stardist_nuclei import random_weights
 
 
@@ -42,3 +54,33 @@ def test_a_network_finds_the_nuclei_of_a_slide(tiny_cohort, tmp_path, monkeypatc
     assert np.asarray(table["area_um2"]).min() > 0
     shown = [cell for part in gather_report(case).tables for row in part.rows for cell in row]
     assert any(weights.hash in str(cell) for cell in shown)
+    on = {"device": "CPU", "precision": "32 bit", "torch": torch.__version__}
+    assert case.store.record(NUCLEI)["computed_on"] == on
+    made = gather_report(case).provenance["Results"]["nuclei"]
+    assert f"computed on CPU with 32 bit (torch {torch.__version__})" in made
+
+
+def test_nothing_is_taken_over_from_another_device(computed_cohort):
+    """Neither the blocks of a run that ended early nor the classes of an earlier one."""
+    here = {"device": "CPU", "precision": "32 bit", "torch": "2.9"}
+    assert stage_on("nuclei", here) == stage_on("nuclei", dict(reversed(here.items())))
+    others = [{**here, "device": "Some GPU"}, {**here, "torch": "2.8"}]
+    assert len({stage_on("nuclei", one) for one in (here, *others)}) == 3
+    store = Case(computed_cohort / "A2").store
+    made = store.record(CLASSES)["computed_on"]
+    assert made == processor_record()
+    stored, mask = store.read(CLASS_PROBABILITY), store.read(TISSUE["he"])
+    blocks = cut(stored.lattice, 128, 0.0)
+    for record, some in (
+        ({"computed_on": made}, True),
+        ({}, False),
+        ({"computed_on": here}, False),
+    ):
+        inputs = SimpleNamespace(
+            previous_result=lambda *_: stored,
+            previous_input=lambda _: mask,
+            previous_record=lambda record=record: record,
+        )
+        model = SimpleNamespace(classes=stored.channels, computed_on=made)
+        kept, known = _classified_before(inputs, stored.lattice, blocks, model)
+        assert kept.any() == bool(known) == some

@@ -8,14 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import update_wrapper
+from importlib.metadata import version
 from threading import RLock
 from types import CodeType, FunctionType, ModuleType
 from typing import Any, TypeVar, cast
 
-__all__ = ["compiled", "compiled_unchecked"]
+__all__ = ["compiled", "compiled_unchecked", "processor_record"]
 
 F = TypeVar("F", bound=Callable[..., object])
 _ONE_AT_A_TIME = RLock()
+
+
+def processor_record() -> dict[str, str]:
+    """Device, precision and versions of what compiled loops compute, for a record."""
+    packages = {name: version(name) for name in ("numpy", "numba")}
+    return {"device": "CPU", "precision": "32 bit", **packages}
 
 
 class _Compiled:

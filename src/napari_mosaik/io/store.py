@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_mosaik.core.artifact import Artifact, Origin
-from napari_mosaik.core.catalogue import RECOMPUTED
+from napari_mosaik.core.catalogue import COMPUTED_ON, RECOMPUTED
 from napari_mosaik.core.errors import CorruptArtifact, InputError, MosaikError
 from napari_mosaik.core.manifest import (
     SEAL,
@@ -66,8 +66,8 @@ T = TypeVar("T")
 _MARKER = "COMMIT.json"
 _STAGING = ".staging-"
 _ORIGIN, _RECORD = "origin.json", "record.json"
-_OF_THE_RUN = ("version", "time", "seconds", RECOMPUTED)
-"""Entries of a record that say when and how it was computed, not what."""
+_OF_THE_RUN = ("version", "time", "seconds", RECOMPUTED, COMPUTED_ON)
+"""Entries of a record that say when, where and how it was computed, not what."""
 CHECKED_BYTES = 128 * 2**20
 """Image chunks of results up to this size are verified by their digests when they are read."""
 GLANCE_BYTES = 8 * 2**20

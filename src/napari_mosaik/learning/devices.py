@@ -76,6 +76,14 @@ class ComputeDevice:
             return torch.cuda.get_device_name(self.device)
         return "CPU" if self.device.type == "cpu" else f"GPU ({self.device.type})"
 
+    def record(self, precision: str = "32 bit") -> dict[str, str]:
+        """Device, *precision* and the versions that its numbers depend on, for a record."""
+        found = {"device": self.description, "precision": precision, "torch": torch.__version__}
+        if self.device.type == "cuda":
+            found["cuda"] = str(torch.version.cuda)
+            found["cudnn"] = str(torch.backends.cudnn.version())  # type: ignore[no-untyped-call]
+        return found
+
     def put(self, values: Tensor) -> Tensor:
         """The values (any shape; µm, labels... as they are) on the device; themselves if there."""
         return values.to(self.device)

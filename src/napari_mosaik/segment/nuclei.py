@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from napari_mosaik.core.colour import EOSIN, HAEMATOXYLIN, WHITE_INTENSITY, stain_matrix
-from napari_mosaik.core.compiled import compiled
+from napari_mosaik.core.compiled import compiled, processor_record
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import Mask
 from napari_mosaik.core.progress import checkpoint
@@ -69,6 +69,10 @@ class NucleiModel(Protocol):
     @property
     def provenance(self) -> Mapping[str, Any]:
         """JSON-able record of method, parameters and weights."""
+
+    @property
+    def computed_on(self) -> Mapping[str, str]:
+        """Device, its precision and the versions of the packages that its numbers depend on."""
 
     @property
     def notes(self) -> Sequence[str]:
@@ -199,6 +203,11 @@ class ClassicalNuclei:
             "stain_vectors": self.vectors.tolist(),
             "threshold_od": self.threshold_od,
         }
+
+    @property
+    def computed_on(self) -> dict[str, str]:
+        """The processor, with the packages that its numbers depend on."""
+        return processor_record()
 
     def density(self, rgb: NDArray[np.uint8], spacing_um: float) -> Float32:
         """Smoothed amount of haematoxylin, natural OD, shape (rows, columns).

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from napari_mosaik.core.catalogue import CLASS_NAMES
-from napari_mosaik.core.compiled import compiled
+from napari_mosaik.core.compiled import compiled, processor_record
 from napari_mosaik.core.errors import CorruptArtifact, InputError
 from napari_mosaik.core.frame import FloatArray
 from napari_mosaik.core.params import Params, setting
@@ -297,6 +297,10 @@ class TissueModel(Protocol):
         """JSON-able record of what it was trained on."""
 
     @property
+    def computed_on(self) -> Mapping[str, str]:
+        """Device, its precision and the versions of the packages that its numbers depend on."""
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """Messages about what changed during the prediction."""
 
@@ -366,6 +370,11 @@ class FastTissueModel:
     def hash(self) -> str:
         """Digest of weights and settings: equal digests, equal predictions."""
         return weights_digest(self.forest.arrays(), self._essentials())
+
+    @property
+    def computed_on(self) -> dict[str, str]:
+        """The processor, with the packages that its numbers depend on."""
+        return processor_record()
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from napari_mosaik.core.artifact import Progress
 from napari_mosaik.core.blocks import Block
 from napari_mosaik.core.frame import Lattice
+from napari_mosaik.core.params import digest
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.core.table import Table
 
@@ -30,6 +31,7 @@ __all__ = [
     "sample_stride",
     "sample_tissue",
     "split_table",
+    "stage_on",
 ]
 
 BLOCK_PX = 1024
@@ -38,6 +40,15 @@ _SAMPLE_PX = 256
 _MIN_SAMPLES = 50_000
 """At least so many pixels of a slide or picture are sampled, if it has them."""
 _COLUMN = "column:"
+
+
+def stage_on(stage: str, computed_on: Mapping[str, str]) -> str:
+    """A stage's name for one device and its packages.
+
+    A run that ended early leaves its blocks to the next one; those of another device, or of other
+    versions, are not among them, so that the record names what computed all of them.
+    """
+    return f"{stage}-{digest(sorted(computed_on.items()))[:8]}"
 
 
 def blocks_with_tissue(blocks: list[Block], mask: Raster) -> list[Block]:

@@ -159,6 +159,11 @@ class DenseNetTissueModel:
     device: ComputeDevice = field(default_factory=lambda: ComputeDevice.best(1), compare=False)
 
     @property
+    def computed_on(self) -> dict[str, str]:
+        """Device, its precision and the versions that the probabilities depend on."""
+        return self.device.record()
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """Fallbacks during prediction, as sentences for the user."""
         return tuple(self.device.notes)
@@ -211,7 +216,7 @@ class DenseNetTissueModel:
         network = self.network.eval()
         if next(network.parameters()).device != self.device.device:
             network.to(self.device.device)
-        with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
+        with torch.inference_mode(), self.device.exact():
             scores = network(images.to(self.device.device))
             cell = round(self.spacing_um / self.read_spacing_um)
             coarse = functional.avg_pool2d(

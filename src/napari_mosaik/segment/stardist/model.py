@@ -204,6 +204,13 @@ class StarDistNuclei:
             "dtype": str(self.dtype).removeprefix("torch."),
         }
 
+    @property
+    def computed_on(self) -> dict[str, str]:
+        """Device, its precision and the versions that the nuclei depend on."""
+        device = next(self.network.parameters()).device
+        precision = "32 bit" if self.dtype == torch.float32 else "16 bit (bfloat16)"
+        return ComputeDevice(device, 1, has_gpu=device.type != "cpu").record(precision)
+
     def segment(self, rgb: NDArray[np.uint8], spacing_um: float) -> Labels:
         """Labels 1..n of an 8-bit block (rows, columns, 3), int32 (rows, columns).
 

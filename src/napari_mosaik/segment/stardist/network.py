@@ -25,6 +25,7 @@ from torch.nn import functional
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import Mask
 from napari_mosaik.core.progress import checkpoint
+from napari_mosaik.learning.devices import ComputeDevice
 from napari_mosaik.segment.filters import Float32
 
 __all__ = [
@@ -243,8 +244,11 @@ class PieceWork:
     @contextmanager
     def computing(self) -> Iterator[None]:
         """Without gradients, and in the type in which the convolutions are computed."""
-        kind = torch.autocast(self.device.type, self.dtype, self.dtype != torch.float32)
-        with torch.inference_mode(), kind:
+        whole = ComputeDevice(self.device, 1, has_gpu=self.device.type != "cpu").exact()
+        half = (
+            torch.autocast(self.device.type, self.dtype) if self.dtype != torch.float32 else whole
+        )
+        with torch.inference_mode(), half:
             yield
 
     @property

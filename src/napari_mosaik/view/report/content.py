@@ -15,6 +15,7 @@ from napari_mosaik.annotate.visual_qa import Interval, QaSummary
 from napari_mosaik.core import CorruptArtifact, InputError, MosaikError
 from napari_mosaik.core.catalogue import (
     ALIGNMENT,
+    COMPUTED_ON,
     DAMAGED,
     PREDICTION_RECORD,
     STAIN_FIT,
@@ -57,6 +58,7 @@ __all__ = ["case_report", "gather_report", "qa_line", "qa_table", "write_case_re
 
 _SPACE = "\N{NO-BREAK SPACE}"
 """Keeps a number and its unit on one line."""
+_WHERE = ("device", "precision")
 _LIBRARIES = (
     "napari-mosaik",
     "numpy",
@@ -322,10 +324,14 @@ def _provenance(results: CaseResults) -> dict[str, dict[str, object]]:
         origin, record = store.origin(artifact), store.record(artifact)
         if origin is None:
             continue
-        made[artifact.name] = (
+        how = (
             f"step {origin.step}, revision {origin.revision}, origin {origin.digest()[:12]}, "
             f"version {record.get('version', 'unknown')}, {record.get('time', 'time unknown')}"
         )
+        if on := record.get(COMPUTED_ON):
+            packages = [f"{name} {text}" for name, text in on.items() if name not in _WHERE]
+            how += f", computed on {on['device']} with {on['precision']} ({', '.join(packages)})"
+        made[artifact.name] = how
         for name, value in record.get("params", {}).items():
             settings[f"{origin.step}.{name}"] = "not set" if value in (None, "") else value
     return {"Versions": _versions(), "Results": made, "Settings": settings}

@@ -16,6 +16,7 @@ from napari_mosaik.core.catalogue import (
     CLASS_PROBABILITY,
     CLASS_RECORD,
     CLASSES,
+    COMPUTED_ON,
     SLIDES,
     STAIN_FIT,
     TISSUE,
@@ -25,7 +26,7 @@ from napari_mosaik.core.label_lookup import codes_at
 from napari_mosaik.core.params import Params, setting
 from napari_mosaik.core.raster import LabelImage, Raster
 from napari_mosaik.core.uncertainty import normalised_entropy
-from napari_mosaik.workflow.slide_blocks import blocks_with_tissue, resample_mask
+from napari_mosaik.workflow.slide_blocks import blocks_with_tissue, resample_mask, stage_on
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.step_context import StepContext
 
@@ -111,7 +112,7 @@ def _body(inputs: StepContext, params: ClassParams) -> Generator[Progress, None,
         lattice = reader.lattice
         every = cut(lattice, BLOCK_PX, model.halo_um)
         blocks = blocks_with_tissue(every, mask)
-        probability, known = _classified_before(inputs, lattice, every, len(model.classes))
+        probability, known = _classified_before(inputs, lattice, every, model)
         blocks, kept = [b for b in blocks if b.index not in known], blocks
 
         def classify(block: Block) -> dict[str, NDArray[Any]]:
@@ -119,13 +120,16 @@ def _body(inputs: StepContext, params: ClassParams) -> Generator[Progress, None,
             probability = model.predict_block(reader.rgb(block.outer), spacing_um)[block.inner]
             return {"probability": np.rint(probability * 255).astype(np.uint8)}
 
-        parts = yield from inputs.blocks("classes", blocks, classify, "classifying tissue")
+        parts = yield from inputs.blocks(
+            stage_on("classes", model.computed_on), blocks, classify, "classifying tissue"
+        )
     for block, part in zip(blocks, parts, strict=True):
         probability[block.rows, block.cols] = part["probability"]
     for index in known - {block.index for block in kept}:  # they hold no tissue any more
         probability[every[index].rows, every[index].cols] = 0
     codes = _codes(probability, resample_mask(lattice, mask))
     record = _record(model, params, codes, lattice, fit)
+    inputs.note(COMPUTED_ON, dict(model.computed_on))
     for doubt in class_doubts(record["area_mm2"]):
         inputs.warn(doubt)
     names = {0: CLASS_NAMES[0], **dict(enumerate(model.classes, 1))}
@@ -140,16 +144,18 @@ def _body(inputs: StepContext, params: ClassParams) -> Generator[Progress, None,
 
 
 def _classified_before(
-    inputs: StepContext, lattice: Lattice, blocks: list[Block], n_classes: int
+    inputs: StepContext, lattice: Lattice, blocks: list[Block], model: TissueModel
 ) -> tuple[NDArray[np.uint8], set[int]]:
     """Stored probabilities (rows, columns, classes), 1/255, and the blocks that hold theirs.
 
-    A block does not depend on the tissue mask, which says only which blocks are classified.
+    A block does not depend on the tissue mask, which says only which blocks are classified.  None
+    is taken over from another device or from other versions: the record names one.
     """
     stored = inputs.previous_result(CLASS_PROBABILITY, TISSUE["he"])
     mask = None if stored is None else inputs.previous_input(TISSUE["he"])
-    if stored is None or mask is None or stored.lattice != lattice:
-        return np.zeros((*lattice.shape, n_classes), np.uint8), set()
+    elsewhere = inputs.previous_record().get(COMPUTED_ON) != model.computed_on
+    if stored is None or mask is None or stored.lattice != lattice or elsewhere:
+        return np.zeros((*lattice.shape, len(model.classes)), np.uint8), set()
     return np.array(stored.values), {one.index for one in blocks_with_tissue(blocks, mask)}
 
 

@@ -36,6 +36,7 @@ from napari_mosaik.core.artifact import Progress
 from napari_mosaik.core.catalogue import (
     ALIGNMENT,
     CAIX_CELLS,
+    COMPUTED_ON,
     CORRECTED_NUCLEUS_OBJECTS,
     CORRECTED_VESSEL_OBJECTS,
     INPUT_SPREAD,
@@ -479,7 +480,14 @@ def window_sums(scale: Scale, values: NDArray[np.uint8]) -> tuple[FloatArray, Fl
 
 
 def _body(inputs: StepContext, params: InputSpreadParams) -> Generator[Progress, None, Results]:
-    from napari_mosaik.predictor import TrainedModel, input_draws, input_spread, predict
+    from napari_mosaik.predictor import (
+        TrainedModel,
+        TrainParams,
+        input_draws,
+        input_spread,
+        network_device,
+        predict,
+    )
 
     grid, record = inputs.read(TILES), inputs.read(PREDICTION_RECORD)
     if not params.draws:
@@ -493,11 +501,13 @@ def _body(inputs: StepContext, params: InputSpreadParams) -> Generator[Progress,
     settings = dict(model.card["settings"])
     settings["members"] = min(params.networks, int(settings["members"]))
     few = TrainedModel(model.weights, {**model.card, "settings": settings})
+    device = network_device(TrainParams.parse(settings, "model card"))
     draws = input_draws(params.draws, len(drawn.names), params.seed)
     found = []
     for number, numbers in enumerate(draws):
         yield Progress(0.2 + 0.8 * number / len(draws), 1, f"draw {number + 1} of {len(draws)}")
-        found.append(predict(few, drawn.at(numbers)).suv_norm)
+        found.append(predict(few, drawn.at(numbers), device=device).suv_norm)
+    inputs.note(COMPUTED_ON, device.record())
     spread = input_spread(draws, drawn.sources, np.stack(found))
     shares = {name: spread.shares.get(name, np.zeros(len(grid))) for name in SPREAD_SOURCES}
     document = {

@@ -13,7 +13,14 @@ from numpy.typing import NDArray
 
 from napari_mosaik.core.artifact import Progress
 from napari_mosaik.core.blocks import Block
-from napari_mosaik.core.catalogue import NUCLEI, NUCLEUS_OBJECTS, SLIDES, STAIN_FIT, TISSUE
+from napari_mosaik.core.catalogue import (
+    COMPUTED_ON,
+    NUCLEI,
+    NUCLEUS_OBJECTS,
+    SLIDES,
+    STAIN_FIT,
+    TISSUE,
+)
 from napari_mosaik.core.distance import within
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import Lattice, Mask
@@ -31,6 +38,7 @@ from napari_mosaik.workflow.slide_blocks import (
     resample_mask,
     sample_tissue,
     split_table,
+    stage_on,
     tissue_areas,
 )
 from napari_mosaik.workflow.step import Results, Step
@@ -81,7 +89,7 @@ def _body(inputs: StepContext, params: NucleiParams) -> Generator[Progress, None
                 give_back_memory()
 
         parts = yield from inputs.stream(
-            "nuclei",
+            stage_on("nuclei", model.computed_on),
             stream,
             tissue,
             find,
@@ -100,6 +108,7 @@ def _body(inputs: StepContext, params: NucleiParams) -> Generator[Progress, None
     empty = measured_nuclei(np.zeros((1, 1), np.int32), lattice, vectors, None)
     table = join_tables(parts, empty, joined.rows)
     about = "; ".join([about, *model.notes])
+    inputs.note(COMPUTED_ON, dict(model.computed_on))
     for doubt in cell_doubts(table, mask_mm2(mask)):
         inputs.warn(doubt)
     table = table.with_columns({}, about={"method": about})

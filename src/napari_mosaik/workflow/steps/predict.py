@@ -16,6 +16,7 @@ from napari_mosaik.core.catalogue import (
     CAIX_CELLS,
     CLASSES,
     CLUSTERS,
+    COMPUTED_ON,
     CORRECTED_NUCLEUS_OBJECTS,
     CORRECTED_VESSELS,
     KINETICS,
@@ -236,9 +237,12 @@ def _body(inputs: StepContext, params: PredictParams) -> Generator[Progress, Non
     if settings.architecture == "tile":
         earlier = _earlier(inputs, tile_data, settings.curves)
     device = network_device(settings)
+    if inputs.previous_record().get(COMPUTED_ON) != device.record():
+        earlier = None  # computed elsewhere, so all tiles are predicted again
     prediction = predict(model, tile_data, earlier, device)
     n_changed = len(tile_data) if earlier is None else int(earlier.changed.sum())
     inputs.note(RECOMPUTED, n_changed)
+    inputs.note(COMPUTED_ON, device.record())
     columns, about, units = prediction_columns(model, tile_data, prediction)
     for name, values in predict_baselines(model, tile_data).items():
         if values is not None:
