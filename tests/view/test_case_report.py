@@ -21,9 +21,11 @@ from napari_mosaik.kinetics import (
     iter_tile_record,
     patient_record,
 )
+from napari_mosaik.view.board import HATCHED
 from napari_mosaik.view.case_results import CaseResults
 from napari_mosaik.view.presentation import report_tables
 from napari_mosaik.view.report.content import case_report, gather_report, write_case_report
+from napari_mosaik.view.report.figures import map_notes
 from napari_mosaik.view.report.html import StepState, build_report
 from napari_mosaik.view.report.validation import case_checks
 from napari_mosaik.view.steps.segmentation import held_out_table
@@ -290,7 +292,9 @@ def test_rows_on_kinetics_name_what_was_computed(case):
     assert "72, 120, 168, 336 h" in patient.value
     assert "10 %" in patient.evidence.replace("\xa0", " ")
     shares, shift = rows(case, "Sensitivity")
-    assert "at 336 h, with interactions: Permeability 1.0" in shares.value
+    listed = shares.value.replace("\xa0", " ")
+    assert "at 336 h, with interactions: Permeability 101 % (9" in listed
+    assert "C_tot under 0.001 %, kₐ under 0.001 %" in listed
     assert "2.00\xa0cm²/mL" in shift.value
     (order,) = rows(case, "Code verification")
     assert "(theory 4)" in order.value
@@ -370,7 +374,8 @@ def test_the_report_lists_the_kinetic_parameters_and_shares(case):
     assert parameters["C_tot (patient)"][-1] == "prior only"
     assert parameters["Permeability (delivery per tile)"][-1] == "determined"
     shares = {row[0]: row[1:] for row in tables["Sensitivity of the delivery"].rows}
-    assert shares["Permeability"][0] > 0.99 > 0.01 > shares["C_tot"][3]
+    assert [text.replace("\xa0", " ") for text in shares["Permeability"]][:1] == ["100 %"]
+    assert shares["C_tot"][3].replace("\xa0", " ") == "under 0.001 %"
     assert "1024 samples" in tables["Sensitivity of the delivery"].note
 
 
@@ -429,3 +434,15 @@ def test_scores_of_the_tissue_classifier_stand_in_the_report():
     assert "flatters" in table.note
     assert held_out_table({"held_out": None}) is None
     assert held_out_table(None) is None
+
+
+def test_the_caption_of_the_maps_says_once_what_is_hatched():
+    notes = [
+        "",
+        "not measured; a fit",
+        f"width; {HATCHED}",
+        HATCHED,
+        f"not measured; a fit; {HATCHED}",
+    ]
+    assert map_notes(notes) == ["not measured; a fit", "width", HATCHED]
+    assert map_notes(["", "width"]) == ["width"]

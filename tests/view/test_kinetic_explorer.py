@@ -7,6 +7,7 @@ from napari_mosaik.view.kinetic_explorer import (
     MODELS,
     SURFACE,
     changed_params,
+    concentration,
     default_density,
     determined,
     explorer_curves,
@@ -102,7 +103,7 @@ def test_live_curves_are_those_of_the_model_and_the_total_is_their_sum():
     late = changed_params(PATIENT, settings(PATIENT), {}, "72, 500")
     assert explorer_curves(late, 0.0)[0][-1] == 500.0
     line = reading_line(times, curves, (72.0, 336.0)).replace("\xa0", " ")
-    assert line == "Total: 0.0692 µM at 72 h, 0.0556 µM at 336 h"
+    assert line == "Total: 69.2 nM at 72 h, 55.6 nM at 336 h"
 
 
 def test_the_vessel_surface_is_the_median_of_the_tiles_that_have_vessels():
@@ -139,8 +140,28 @@ def test_shares_of_the_variance_have_their_intervals():
     assert {name for name, _ in seen} == {TILE.step}
     rows = share_rows(record)
     assert rows[0][0] == "Permeability"
-    assert rows[0][1].startswith("1.00 (")
+    shares = {"first": [[1.0, -6.4e-6, None]], "total": [[0.9666, 3e-8, None]]}
+    shares |= {f"{kind}_low": [[0.95, -2.68e-5, None]] for kind in ("first", "total")}
+    shares |= {"first_high": [[1.0661, 9e-6, None]], "total_high": [[1.0661, 9e-6, None]]}
+    shown = share_rows({"sobol": {**shares, "labels": ["a", "b", "c"]}})
+    assert [[cell.replace("\xa0", " ") for cell in row] for row in shown] == [
+        ["a", "100 % (95.0 to 107 %)", "96.7 % (95.0 to 107 %)"],
+        ["b", *2 * ["under 0.001 % (−0.00268 to under 0.001 %)"]],
+        ["c", "does not vary", "does not vary"],
+    ]
+    assert rows[1][2].replace("\xa0", " ") == "under 0.001 %"
     assert len(rows) == 4
+
+
+def test_antibody_has_a_prefix_and_no_digits_that_the_solver_does_not_have():
+    def shown(*values):
+        return concentration(*values).replace("\xa0", " ")
+
+    assert shown(0.0692) == "69.2 nM"
+    assert shown(4.08e-8) == "40.8 fM"
+    assert shown(2.8e-12, 7.32e-9) == "under 7.32 fM"
+    assert shown(0.0, 7.32e-9) == "0 µM"
+    assert shown(1.5) == "1.50 µM"
 
 
 def test_the_background_changes_only_with_its_limits():

@@ -316,6 +316,7 @@ def kinetics(
     """
     from napari_mosaik.io.files import write_bytes
     from napari_mosaik.kinetics import to_sbml
+    from napari_mosaik.view.kinetic_explorer import RESOLVED, concentration
     from napari_mosaik.workflow.kinetics import iter_kinetics_document, kinetic_settings
 
     try:
@@ -336,33 +337,26 @@ def kinetics(
         print_json({**document, "preset": preset})
         return
     names = ("time_h", "free_um", "bound_um", "internalised_um", "total_um")
-    table(
-        "Antibody, µM",
-        ["time, h", "free", "bound", "internalised", "total"],
-        [[f"{t:g}", *map(figure, row)] for t, *row in zip(*map(document.get, names), strict=True)],
-    )
+    least_um = RESOLVED * settings[0].free_0_um
+    rows = [
+        [f"{t:g}", *(concentration(value, least_um) for value in row)]
+        for t, *row in zip(*map(document.get, names), strict=True)
+    ]
+    table("Antibody", ["time, h", "free", "bound", "internalised", "total"], rows)
     for key, title in (("patient", "The patient"), ("tile", "Tissue, limited by delivery")):
         _print_diagnostics(title, document["diagnostics"][key])
 
 
 def _print_diagnostics(title: str, record: dict[str, Any]) -> None:
+    from napari_mosaik.view.kinetic_explorer import share_rows
+
     typer.echo(f"{title}:")
     if "not_available" in record:
         typer.echo(f"  not available: {record['not_available']}")
         return
     for one in (*record["findings"], *record["parameters"]):
         typer.echo(f"  {one['sentence']}")
-    sobol = record.get("sobol")
-    if sobol:
-        rows = [
-            [label, *(_share(sobol, kind, place) for kind in ("first", "total"))]
-            for place, label in enumerate(sobol["labels"])
-        ]
+    if record.get("sobol"):
+        rows = share_rows(record)
         heading = f"Share of the variance of the antibody retained at {record['imaging_h'][-1]:g} h"
         table(heading, ["parameter", "alone (95 %)", "with interactions (95 %)"], rows)
-
-
-def _share(sobol: dict[str, Any], kind: str, place: int) -> str:
-    values = [sobol[f"{kind}{end}"][-1][place] for end in ("", "_low", "_high")]
-    value, low, high = (figure(v) if v is None else f"{round(v, 2) + 0.0:.2f}" for v in values)
-    return f"{value} ({low} to {high})"

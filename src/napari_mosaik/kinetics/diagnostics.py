@@ -223,13 +223,14 @@ def _binding_rate_signal(params: ImmunokineticParams, time_h: Sequence[float]) -
 def _unbound_level(params: ImmunokineticParams, time_h: Sequence[float]) -> Finding:
     curves = solve_immunokinetic(params, time_h)
     level = float(np.max(curves.free_um + curves.bound_um)) / params.free_0_um
+    most = "less than" if 100 * level < _UNSEEN else "at most"
     verdict = "only the internalised curve holds a signal" if level < 1e-3 else "all curves matter"
     return Finding(
         "free_and_bound_at_imaging",
         level,
         "1",
-        f"At the imaging times free and surface-bound antibody are at most {level:.2g} of the "
-        f"dose: {verdict}.",
+        f"At the imaging times free and surface-bound antibody are {most} "
+        f"{max(100 * level, _UNSEEN):.3g} % of the dose: {verdict}.",
     )
 
 
@@ -353,7 +354,7 @@ def _percent(value: float, *, most: bool = False) -> str:
     """A change in per cent, as text."""
     if abs(value) < _UNSEEN:
         return f"less than {_UNSEEN:g} %"
-    return f"{'at most ' if most else ''}{value:+.2g} %"
+    return f"{'at most ' if most else ''}{value:+.2g} %".replace("-", "\N{MINUS SIGN}")
 
 
 def _conditions(priors: DiagnosticParams) -> dict[str, Any]:

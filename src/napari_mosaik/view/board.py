@@ -19,6 +19,7 @@ from napari_mosaik.view.tile_data import TileData
 
 __all__ = [
     "BOARD_TITLES",
+    "HATCHED",
     "BoardMap",
     "board_layer",
     "board_maps",
@@ -51,7 +52,7 @@ _ABOUT: Final = {
     "inputs": "SD of the prediction when registration, thresholds, calibration and kinetics are "
     "drawn within their errors; the error of the model is not in it",
 }
-_HATCHED: Final = "hatched: beyond the tiles of the training set"
+HATCHED: Final = "hatched: beyond the tiles of the training set"
 _SMOOTH_UM: Final = 50.0
 
 
@@ -104,7 +105,7 @@ def board_legends(maps: Iterable[BoardMap]) -> list[Legend]:
         titles = [BOARD_TITLES[one.key] for one in group]
         words = ", ".join([titles[0], *(title.lower() for title in titles[1:])])
         notes = [_ABOUT.get(one.key, "") for one in group]
-        notes.append(_HATCHED if any(one.hatched.any() for one in group) else "")
+        notes.append(HATCHED if any(one.hatched.any() for one in group) else "")
         legends.append(
             Legend(
                 f"{words} · {uptake_name(first.unit)}",

@@ -27,6 +27,7 @@ __all__ = [
     "percent",
     "rate_line",
     "scaled",
+    "share_words",
     "short_formula",
     "tile_line",
     "title_of",
@@ -76,6 +77,7 @@ _SCALES: Final = {
     "g": (("kg", 1e3), ("g", 1.0), ("mg", 1e-3)),
     "kg": (("kg", 1.0), ("g", 1e-3), ("mg", 1e-6)),
     "cm²": (("m²", 1e4), ("cm²", 1.0)),
+    "µM": (("µM", 1.0), ("nM", 1e-3), ("pM", 1e-6), ("fM", 1e-9)),
 }
 
 
@@ -130,6 +132,14 @@ def percent(fraction: SupportsFloat | None, *, missing: str = NOT_MEASURED) -> s
     value = 100 * float(fraction)
     text = f"{value:.0f}" if abs(value) >= 1 or value == 0 else f"{value:.1f}"
     return f"{_minus(text)}{_SPACE}%"
+
+
+def share_words(fraction: SupportsFloat | None, *, missing: str = "does not vary") -> str:
+    """A share in per cent with three significant digits: "28.3 %", "under 0.001 %"."""
+    if fraction is None or not math.isfinite(float(fraction)):
+        return missing
+    value = 100 * float(fraction)
+    return f"under 0.001{_SPACE}%" if 0 < abs(value) < 1e-3 else number(value, "%")
 
 
 def count(n: int, singular: str, plural: str = "") -> str:

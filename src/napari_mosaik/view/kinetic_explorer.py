@@ -13,22 +13,25 @@ from napari_mosaik.core import FloatArray, InputError, Params, Table
 from napari_mosaik.core.catalogue import KINETICS, TILE_KINETICS
 from napari_mosaik.core.text import typed_number
 from napari_mosaik.kinetics import DeliveryParams, ImmunokineticParams, parameter_label
-from napari_mosaik.view.formatting import number, title_of
+from napari_mosaik.view.formatting import number, scaled, share_words, title_of
 from napari_mosaik.workflow.kinetics import live_curves_um
 from napari_mosaik.workflow.steps import maker_of
 from napari_mosaik.workflow.steps.kinetics import EX_VIVO_H, sampling_times_h
 
 __all__ = [
     "MODELS",
+    "RESOLVED",
     "KineticModel",
     "SliderSpec",
     "changed_params",
+    "concentration",
     "default_density",
     "determined",
     "explorer_curves",
     "finding_lines",
     "parameter_rows",
     "reading_line",
+    "share_interval",
     "share_rows",
     "slider_specs",
 ]
@@ -46,6 +49,8 @@ _FIRST = (
     "free_0_um",
 )
 _TYPICAL_SURFACE = 0.005
+RESOLVED: Final = 1e-7
+"""Share of the dose to which the solver keeps the curves: less than that is no number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,8 +190,15 @@ def reading_line(
 ) -> str:
     """The total antibody at the imaging times, of curves (t,), µM, at times (t,), h."""
     total = np.interp(imaging_h, time_h, curves_um["total"])
-    read = (f"{number(v, 'µM')} at {t:g} h" for t, v in zip(imaging_h, total, strict=True))
+    read = (f"{concentration(v)} at {t:g} h" for t, v in zip(imaging_h, total, strict=True))
     return f"Total: {', '.join(read)}"
+
+
+def concentration(value_um: float, least_um: float = 0.0) -> str:
+    """Antibody with a prefix, three significant digits; *least_um* is what the solver resolves."""
+    if 0 < value_um < least_um:
+        return f"under {number(*scaled(least_um, 'µM'))}"
+    return number(*scaled(value_um, "µM"))
 
 
 def determined(part: Mapping[str, Any]) -> dict[str, bool]:
@@ -217,19 +229,17 @@ def share_rows(part: Mapping[str, Any]) -> list[tuple[str, ...]]:
     if not sobol:
         return []
     return [
-        (label, *(_share(sobol, kind, place) for kind in ("first", "total")))
+        (label, *(share_interval(sobol, kind, place) for kind in ("first", "total")))
         for place, label in enumerate(sobol["labels"])
     ]
 
 
-def _share(sobol: Mapping[str, Any], kind: str, place: int) -> str:
-    values: Sequence[float | None] = [
-        sobol[f"{kind}{end}"][-1][place] for end in ("", "_low", "_high")
-    ]
-    if None in values:
-        return "does not vary"
-    value, low, high = (f"{round(v, 2) + 0.0:.2f}" for v in values if v is not None)
-    return f"{value} ({low}–{high})"
+def share_interval(sobol: Mapping[str, Any], kind: str, place: int) -> str:
+    """A share of the variance ("first" or "total") with its 95 % interval, at the last time."""
+    values = [sobol[f"{kind}{end}"][-1][place] for end in ("", "_low", "_high")]
+    value, low, high = map(share_words, values)
+    small = value == low == high or None in values
+    return value if small else f"{value} ({low.removesuffix('%').strip()} to {high})"
 
 
 def finding_lines(part: Mapping[str, Any]) -> list[str]:

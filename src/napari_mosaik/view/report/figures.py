@@ -33,7 +33,7 @@ from napari_mosaik.core.catalogue import (
     TISSUE,
 )
 from napari_mosaik.view import plots, spatial_plots
-from napari_mosaik.view.board import BoardMap, board_legends, board_maps, hatch_lines
+from napari_mosaik.view.board import HATCHED, BoardMap, board_legends, board_maps, hatch_lines
 from napari_mosaik.view.case_results import CaseResults
 from napari_mosaik.view.figure import axis_label, new_figure, note
 from napari_mosaik.view.formatting import heading, title_of, uptake_name
@@ -55,6 +55,7 @@ __all__ = [
     "board_panels",
     "case_figures",
     "cluster_panel",
+    "map_notes",
     "map_panel",
     "missing_panel",
     "panels_figure",
@@ -363,15 +364,23 @@ def _uptake_panels(results: CaseResults) -> tuple[Panel | None, Panel | None]:
     return drawn[0], drawn[1]
 
 
+def map_notes(notes: Iterable[str]) -> list[str]:
+    """What the legends of the maps say, each sentence once: they all name what is hatched."""
+    whole = list(notes)
+    own = [note.replace(HATCHED, "").removesuffix("; ") for note in whole]
+    hatched = [HATCHED] if any(HATCHED in note for note in whole) else []
+    return list(dict.fromkeys([*filter(None, own), *hatched]))
+
+
 def _maps(results: CaseResults) -> ReportFigure | None:
     tile_data = read_tile_data(results.case)
     maps, grid = board_maps(tile_data, uptake_limits(results)), tile_data.grid
     if not maps or grid is None:
         return None
-    notes = [note for legend in board_legends(maps.values()) for note in [legend.note] if note]
+    notes = map_notes(legend.note for legend in board_legends(maps.values()))
     words = "One square per tile; a tile without a value is empty. Maps of the uptake share a scale"
     caption = f"{words}; red tiles are overestimated. " + "".join(
-        f"{text[:1].upper()}{text[1:]}. " for text in dict.fromkeys(notes)
+        f"{text[:1].upper()}{text[1:]}. " for text in notes
     )
     panels = board_panels(maps.values(), grid)
     titles = ", ".join(panel.title for panel in panels)

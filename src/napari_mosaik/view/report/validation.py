@@ -30,6 +30,7 @@ from napari_mosaik.kinetics import ORDER
 from napari_mosaik.twin.identify import PRIOR_ONLY
 from napari_mosaik.view.case_results import CaseResults
 from napari_mosaik.view.formatting import baseline_title, number, percent, title_of
+from napari_mosaik.view.kinetic_explorer import share_interval
 from napari_mosaik.workflow.plan_dose import SOURCE_TITLES
 from napari_mosaik.workflow.twin import (
     IN_DOUBT_Z,
@@ -282,8 +283,8 @@ def _delivery(results: CaseResults) -> list[SheetRow]:
         shares = SheetRow("Sensitivity", "not available", "", "the retained antibody does not vary")
     else:
         listed = ", ".join(
-            f"{label} {value:.2f} ({low:.2f} to {high:.2f})"
-            for label, value, low, high in zip(sobol["labels"], *lasts.values(), strict=True)
+            f"{label} {share_interval(sobol, 'total', place)}"
+            for place, label in enumerate(sobol["labels"])
         )
         widest = max(
             high - low for low, high in zip(lasts["total_low"], lasts["total_high"], strict=True)

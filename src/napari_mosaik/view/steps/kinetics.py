@@ -13,7 +13,7 @@ from napari_mosaik.core.catalogue import (
     TILE_KINETICS_RECORD,
 )
 from napari_mosaik.view.case_results import CaseResults
-from napari_mosaik.view.formatting import unit_words
+from napari_mosaik.view.formatting import share_words, unit_words
 from napari_mosaik.view.report.html import ReportTable
 from napari_mosaik.view.step_view import PanelKind, StepView
 from napari_mosaik.workflow.steps import maker_of
@@ -66,7 +66,7 @@ def _tile_report(results: CaseResults) -> list[ReportTable]:
     sobol = record["sobol"]
     kinds = [f"{name}{end}" for name in ("first", "total") for end in ("", "_low", "_high")]
     rows = tuple(
-        (label, *(sobol[kind][-1][place] for kind in kinds))
+        (label, *(share_words(sobol[kind][-1][place]) for kind in kinds))
         for place, label in enumerate(sobol["labels"])
     )
     columns = ("parameter", "alone", "low", "high", "with interactions", "low", "high")
