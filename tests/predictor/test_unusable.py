@@ -99,7 +99,7 @@ def test_classes_that_nobody_labelled_are_not_predicted(small_cases):
 def test_one_training_case_has_no_intervals_and_says_so(small_cases):
     made = with_fits(small_cases[:1])
     assert made.card["intervals"] is None
-    few = "no intervals: 0 training case(s) could be held out, 2 are needed"
+    few = "no intervals: 0 training cases could be held out, 2 are needed"
     assert few in made.card["warnings"]
     assert made.card["range"] is None
     silent = SHORT.model_copy(update={"intervals": False})
@@ -111,7 +111,7 @@ def test_a_case_that_alone_trains_nothing_does_not_end_the_training(small_cases)
     first, second, third = small_cases
     flat = replace(second, suv=np.full(len(second), 1.5))
     warnings = with_fits([first, flat]).card["warnings"]
-    assert "no intervals: 1 training case(s) could be held out, 2 are needed" in warnings
+    assert "no intervals: 1 training case could be held out, 2 are needed" in warnings
     assert warnings[-1].startswith("A2 tells nothing about the errors")
     assert "all training tiles have the SUV 1.5" in warnings[-1]
     empty = replace(second, suv=np.full(len(second), np.nan))

@@ -665,7 +665,8 @@ def _warnings(data: TrainingSet) -> list[str]:
         warnings.append(f"no training tile has a value of {', '.join(empty)}: it is not used")
     patients = {same_words(case.patient) for case in data.everything}
     if len(patients) < 10:
-        warnings.append(f"{len(patients)} patient(s) in training: no claim about new patients")
+        word = "patient" if len(patients) == 1 else "patients"
+        warnings.append(f"{len(patients)} {word} in training: no claim about new patients")
     if data.validation is None:
         warnings.append("no validation case: the number of epochs was not checked")
     if not (data.label >= 0).any():

@@ -158,7 +158,8 @@ def leave_one_patient_out(patients: Mapping[str, str], test: str) -> Split:
             "the other cases of the patient train, without a claim about a new patient"
         )
     n_others = len({patients[case] for case in train})
-    warning = f"{n_others} patient(s) in training: too few for a claim about patients"
+    patients_word = "patient" if n_others == 1 else "patients"
+    warning = f"{n_others} {patients_word} in training: too few for a claim about patients"
     return Split("patient", train, test, False, (warning,) * (n_others < 10))
 
 

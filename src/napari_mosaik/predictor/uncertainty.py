@@ -528,7 +528,8 @@ def with_intervals(model: TrainedModel, cases: Sequence[HeldOutCase]) -> Trained
     if record is not None:
         more["intervals"] = {**record, "notes": [*record["notes"], *notes]}
     elif model.card["settings"]["intervals"]:
-        few = f"no intervals: {len(usable)} training case(s) could be held out, 2 are needed"
+        word = "case" if len(usable) == 1 else "cases"
+        few = f"no intervals: {len(usable)} training {word} could be held out, 2 are needed"
         more["warnings"] = [*model.card["warnings"], few, *notes]
     predicted = {case.case: case.residuals(weights).predicted for case in usable}
     return with_held_out(TrainedModel(model.weights, {**model.card, **more}), predicted)
