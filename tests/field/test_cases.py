@@ -372,16 +372,20 @@ def test_the_window_runs_a_damaged_step_again(stored):
     assert case_status(stored).states["first"].word == "done"
 
 
-def test_results_of_a_version_without_digests_are_read_and_named(stored):
-    for name in ("origin.json", "record.json"):
-        for path in stored.store.root.rglob(name):
-            document = json.loads(path.read_text("utf-8"))
-            del document["seal"]
-            path.write_text(json.dumps(document), "utf-8")
-    status = case_status(Case(stored.root))
-    assert status.states["first"].word == "done"
-    assert status.states["first"].warnings == ("faint",)
-    assert "no digest of their records" in status.warnings[0]
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [(f"{one}.json", key) for one, own in (("origin", "files"), ("record", "warnings"))
+     for key in ("seal", own)],
+)  # fmt: skip
+def test_a_lost_entry_of_a_record_is_damage_also_the_seal_itself(stored, name, key):
+    path = stored.store.folder(RECORD) / name
+    document = json.loads(path.read_text("utf-8"))
+    del document[key]
+    path.write_text(json.dumps(document), "utf-8")
+    state = case_status(Case(stored.root)).states["first"]
+    assert (state.word, state.damaged, state.warnings) == ("stale", True, ())
+    assert "damaged" in state.reason
+    assert str(path) in state.reason
 
 
 def refusal(work, *arguments):

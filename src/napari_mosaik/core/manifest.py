@@ -11,7 +11,7 @@ import json
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -118,28 +118,24 @@ def sealed(document: Mapping[str, Any]) -> dict[str, Any]:
     return {**document, SEAL: digest(dict(document))}
 
 
-def read_sealed(path: Path, unsealed: Callable[[Mapping[str, Any]], bool]) -> dict[str, Any]:
-    """The content of a sealed document, with its seal.
-
-    Documents that were written before there were seals have none; *unsealed* says whether a
-    content may be one of them.
+def read_sealed(path: Path) -> dict[str, Any]:
+    """The content of a sealed document, without its seal.
 
     Raises
     ------
     CorruptArtifact
-        A byte of the document was changed, or it is not one.
+        A byte of the document was changed, its seal is lost, or it is no document.
     FileNotFoundError
         There is no such file.
     """
     try:
-        content = json.loads(path.read_bytes())
-        seal = content.pop(SEAL, None)
-        whole = digest(content) == seal if seal is not None else unsealed(content)
-    except (ValueError, AttributeError, TypeError, RecursionError):
+        content: dict[str, Any] = json.loads(path.read_bytes())
+        whole = content.pop(SEAL) == digest(content)
+    except (ValueError, LookupError, AttributeError, TypeError, RecursionError):
         whole = False
     if not whole:
         raise CorruptArtifact(f"{path} is damaged: its content is not what was written")
-    return dict(content) if seal is None else {**content, SEAL: seal}
+    return content
 
 
 def write_files_list(folder: Path) -> None:
@@ -155,7 +151,7 @@ def check_files(folder: Path, what: str) -> None:
     2, when there were no lists.
     """
     try:
-        files = read_sealed(folder / FILES_LIST, lambda _: False)["files"]
+        files = read_sealed(folder / FILES_LIST)["files"]
     except FileNotFoundError:
         with contextlib.suppress(OSError, ValueError, AttributeError, TypeError):
             if json.loads((folder / "card.json").read_bytes()).get("format", 1) >= 2:

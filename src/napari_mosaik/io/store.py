@@ -29,7 +29,6 @@ from napari_mosaik.core.artifact import Artifact, Origin
 from napari_mosaik.core.catalogue import COMPUTED_ON, RECOMPUTED
 from napari_mosaik.core.errors import CorruptArtifact, InputError, MosaikError
 from napari_mosaik.core.manifest import (
-    SEAL,
     damaged_files,
     is_settled,
     listed_files,
@@ -137,22 +136,18 @@ class CaseStore:
         """The digests of a source that stored results were computed from."""
         for path in sorted(self.root.glob("*/origin.json")):
             with contextlib.suppress(CorruptArtifact, OSError):
-                stated = _read_once(path, lambda content: "origin" in content)
+                stated = _read_once(path)
                 yield from (d for n, d in stated["origin"]["inputs"] if n == name)
 
     def record(self, artifact: Artifact[Any]) -> dict[str, Any]:
         """How the artifact was computed: program version, time, duration, settings."""
-        stated = self._stated(artifact)
-        if stated is None:
-            return {}
-        try:
-            with self._damage_named(artifact):
-                record = _read_once(self.folder(artifact) / _RECORD, lambda _: SEAL not in stated)
-        except FileNotFoundError:
-            if SEAL in stated:
+        if self._stated(artifact) is not None:
+            try:
+                with self._damage_named(artifact):
+                    return dict(_read_once(self.folder(artifact) / _RECORD))
+            except FileNotFoundError:
                 self._refuse(artifact, [(_RECORD, "missing")])
-            return {}
-        return {name: value for name, value in record.items() if name != SEAL}
+        return {}
 
     def read(self, artifact: Artifact[T]) -> T:
         """The stored value; an absent one raises `InputError`, a damaged one `CorruptArtifact`."""
@@ -179,17 +174,12 @@ class CaseStore:
             wrong = damaged_files(folder, stated["files"], checked_bytes, glance=glance)
             self._refuse(artifact, wrong)
 
-    def is_sealed(self, artifact: Artifact[Any]) -> bool:
-        """Whether the records of a stored artifact carry digests; those of old versions do not."""
-        stated = self._stated(artifact)
-        return stated is None or SEAL in stated
-
     def _stated(self, artifact: Artifact[Any]) -> dict[str, Any] | None:
         """The content of the origin's file; None when there is no result."""
         path = self.folder(artifact) / _ORIGIN
         try:
             with self._damage_named(artifact):
-                return _read_once(path, lambda content: set(content) == {"origin", "files"})
+                return _read_once(path)
         except FileNotFoundError:
             if path.parent.is_dir():
                 self._refuse(artifact, [(_ORIGIN, "missing")])
@@ -298,7 +288,7 @@ class CaseStore:
         found = set()
         for path in paths:
             with contextlib.suppress(CorruptArtifact, OSError):
-                stated = _read_once(path, lambda content: "origin" in content)
+                stated = _read_once(path)
                 found |= {(name, digest[:16]) for name, digest in stated["origin"]["inputs"]}
         return found
 
@@ -326,7 +316,7 @@ class CaseStore:
     def _put_aside(self, folder: Path) -> None:
         """Move a replaced result to the earlier ones; a damaged one is removed."""
         try:
-            stated = read_sealed(folder / _ORIGIN, lambda content: "origin" in content)
+            stated = read_sealed(folder / _ORIGIN)
             place = self._earlier(Origin.from_dict(stated["origin"]).digest()) / folder.name
             remove_tree(place)
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -355,12 +345,12 @@ def _lasting(record: Mapping[str, Any]) -> dict[str, Any]:
 _KNOWN: dict[tuple[str, int, int], dict[str, Any]] = {}
 
 
-def _read_once(path: Path, unsealed: Callable[[Mapping[str, Any]], bool]) -> dict[str, Any]:
+def _read_once(path: Path) -> dict[str, Any]:
     """The content of an origin or a record, which is read again only when its file changes."""
     stat = path.stat()
     key = (str(path), stat.st_mtime_ns, stat.st_ino)
     if key not in _KNOWN:
-        found = read_sealed(path, unsealed)
+        found = read_sealed(path)
         if is_settled(stat):
             _KNOWN[key] = found
         return found

@@ -78,9 +78,7 @@ def read_baseline(case: Case) -> LastUpdate | None:
     Raises `InputError` if the file is damaged.
     """
     try:
-        content = read_sealed(case.root / _FILE, lambda _: False)
-        content.pop("seal", None)
-        return LastUpdate(**content)
+        return LastUpdate(**read_sealed(case.root / _FILE))
     except FileNotFoundError:
         return None
     except (MosaikError, TypeError) as error:

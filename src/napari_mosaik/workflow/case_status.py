@@ -235,7 +235,7 @@ class _Resolution:
             return CaseStatus(*known)
         return CaseStatus(
             *known,
-            (*self._lost(), *self._doubts().values(), *self._of_old_versions()),
+            (*self._lost(), *self._doubts().values()),
             MappingProxyType(self._doubts()),
         )
 
@@ -293,20 +293,6 @@ class _Resolution:
         except (MosaikError, OSError) as error:
             return in_words(error)
         return ""
-
-    def _of_old_versions(self) -> Iterator[str]:
-        """A sentence if the records of some results carry no digest."""
-        old = [
-            step.title
-            for step in STEPS
-            if self.verdicts[step.name].word == "done"
-            and not all(self.case.store.is_sealed(artifact) for artifact in step.writes)
-        ]
-        if old:
-            yield (
-                f"{len(old)} steps were run by a version that stored no digest of their records, "
-                f"in which damage is not noticed, among them '{old[0]}'; run them again to store it"
-            )
 
     def _given(self, step: Step[Any]) -> _Verdict | None:
         """The verdict on results that were given, not computed; None for those of a run."""

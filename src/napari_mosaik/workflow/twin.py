@@ -1133,11 +1133,9 @@ def begun_twin(case: Case) -> CaseTwin | None:
 
 def _sealed_file(path: Path) -> dict[str, Any] | None:
     try:
-        content = read_sealed(path, lambda _: False)
+        return read_sealed(path)
     except FileNotFoundError:
         return None
-    content.pop("seal", None)
-    return content
 
 
 def iter_verified_by_lines(
