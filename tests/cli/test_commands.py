@@ -1,5 +1,6 @@
 """Commands as a user gives them: help, exit codes, one clear line for what cannot be used."""
 
+import inspect
 import json
 import re
 import shlex
@@ -7,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pydicom
@@ -19,6 +21,8 @@ from napari_mosaik.cli.app import app
 from napari_mosaik.cli.cohort import _error_words
 from napari_mosaik.cli.show import Bar
 from napari_mosaik.core.catalogue import SUV
+from napari_mosaik.core.errors import InputError
+from napari_mosaik.core.text import typed_numbers
 from napari_mosaik.io import Case
 
 COMMANDS = (
@@ -469,10 +473,40 @@ def test_a_resolution_that_no_scanner_has_is_refused(tiny_cohort, tmp_path, caps
     assert not (tmp_path / "new").exists()
 
 
-def test_the_resolution_of_the_scanner_is_stored(tiny_cohort, tmp_path):
+@pytest.mark.parametrize("width", ["1.4", "1,4"])
+def test_the_resolution_of_the_scanner_is_stored(tiny_cohort, tmp_path, width):
     pet = tiny_cohort / "A2" / "pet" / "slice.dcm"
-    assert call("new", tmp_path / "new", "--pet", pet, "--pet-fwhm", "1.4") == 0
+    assert call("new", tmp_path / "new", "--pet", pet, "--pet-fwhm", width) == 0
     assert "fwhm_mm = 1.4" in (tmp_path / "new" / "case.toml").read_text()
+
+
+def functions_of(group):
+    """The functions of every command of a group."""
+    for command in group.registered_commands:
+        yield command.name, command.callback
+    for inner in group.registered_groups:
+        yield from functions_of(inner.typer_instance)
+
+
+def test_every_number_of_the_command_line_may_have_a_decimal_comma(capsys):
+    found = 0
+    for name, function in functions_of(app):
+        for option in inspect.signature(function, eval_str=True).parameters.values():
+            kind, *about = get_args(option.annotation) or (None,)
+            if about and float in (kind, *get_args(kind)):
+                assert about[0].parser("0,5") == 0.5, (name, option.name)
+                with pytest.raises(typer.BadParameter, match="1500"):
+                    about[0].parser("1,500")
+                found += 1
+    assert found > 15
+    assert "--surface-density" in told(capsys, "kinetics", "--surface-density=-1")
+
+
+def test_numbers_in_a_list_may_have_decimal_commas():
+    assert typed_numbers("0, 24,72.5") == typed_numbers("0;24;72,5") == [0, 24, 72.5]
+    for text in ("", "1,,2", "1,nan", "0;1,500"):
+        with pytest.raises(InputError):
+            typed_numbers(text)
 
 
 def test_a_report_as_pdf(case, tmp_path, capsys):

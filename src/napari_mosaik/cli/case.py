@@ -23,6 +23,7 @@ from napari_mosaik.cli.common import (
     example_command,
     given_spacing,
     naming_options,
+    number_option,
     record_options,
     report_warning,
     spacing_option,
@@ -113,7 +114,7 @@ def new(
     ] = "",
     pet_fwhm: Annotated[
         float | None,
-        typer.Option(help="Resolution of the PET scanner (FWHM), mm. Assumed: 1.5 mm."),
+        number_option("Resolution of the PET scanner (FWHM), mm. Assumed: 1.5 mm."),
     ] = None,
     patient: Annotated[str, typer.Option(help="Pseudonym of the patient.")] = "unknown patient",
     name: Annotated[str, typer.Option(help="Name of the case. Default: the folder's name.")] = "",

@@ -20,6 +20,7 @@ from napari_mosaik.cli.common import (
     SettingChanges,
     example_command,
     given_settings,
+    number_option,
     report_warning,
 )
 from napari_mosaik.cli.show import Bar, drive, figure, print_json, table
@@ -35,7 +36,7 @@ FromModel = Annotated[
 ]
 Replay = Annotated[
     float | None,
-    typer.Option(metavar="SHARE", help="With --from: share of tiles that the model knows already."),
+    number_option("With --from: share of tiles that the model knows already.", "SHARE"),
 ]
 
 

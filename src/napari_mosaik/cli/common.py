@@ -45,6 +45,7 @@ __all__ = [
     "given_settings",
     "given_spacing",
     "naming_options",
+    "number_option",
     "open_window",
     "record_options",
     "report_warning",
@@ -96,6 +97,18 @@ def _spacing(text: str) -> tuple[float, float]:
         return typed_spacing(text)
     except InputError as error:
         raise typer.BadParameter(str(error)) from None
+
+
+def number_option(about: str, metavar: str = "<float>", *, least: float | None = None) -> Any:
+    """An option for a number with a decimal point or a decimal comma, *least* at least."""
+
+    def number(text: Any) -> float:
+        value = _number(str(text))  # a default is a number already
+        if least is not None and value < least:
+            raise typer.BadParameter(f"{text} is not possible: {least:g} or more")
+        return value
+
+    return typer.Option(help=about, parser=number, metavar=metavar)
 
 
 def spacing_option(about: str) -> Any:
@@ -359,7 +372,7 @@ def _option(annotation: Any, about: str, is_time: bool) -> Any:
     kind = str if is_time else kinds[0] if len(kinds) == 1 else annotation
     text = about[:1].upper() + about[1:] + (", ISO 8601." if is_time else ".")
     if kind is float:
-        return Annotated[float | None, typer.Option(help=text, parser=_number, metavar="<float>")]
+        return Annotated[float | None, number_option(text)]
     return Annotated[kind | None, typer.Option(help=text)]
 
 

@@ -15,6 +15,7 @@ from napari_mosaik.cli.common import (
     example_command,
     given_settings,
     naming_options,
+    number_option,
     report_warning,
 )
 from napari_mosaik.cli.show import Bar, figure, print_json, table
@@ -55,11 +56,11 @@ def dose(
     ] = None,
     nuclide: Annotated[str, typer.Option(help="The therapeutic nuclide, as Lu-177 or 177Lu.")] = "",
     activity_mbq: Annotated[
-        float | None, typer.Option(metavar="MBQ", help="Activity of each course, MBq.")
+        float | None, number_option("Activity of each course, MBq.", "MBQ")
     ] = None,
     activity_mbq_m2: Annotated[
         float | None,
-        typer.Option(metavar="MBQ", help="Activity of each course, MBq per m² of body surface."),
+        number_option("Activity of each course, MBq per m² of body surface.", "MBQ"),
     ] = None,
     courses: Annotated[
         str, typer.Option(metavar="DAYS", help="Days of the courses, as 0,84,168. Default: 0.")
@@ -195,10 +196,10 @@ def _changes(
 
 
 def _days(text: str) -> list[float]:
-    from napari_mosaik.core.text import typed_number
+    from napari_mosaik.core.text import typed_numbers
 
     try:
-        return [typed_number(day) for day in text.split(",")]
+        return typed_numbers(text)
     except InputError:
         raise InputError(
             f"--courses {text!r}: give the days of the courses with commas between, as 0,84,168"

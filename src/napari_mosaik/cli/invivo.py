@@ -17,6 +17,7 @@ from napari_mosaik.cli.common import (
     command_group,
     example_command,
     naming_options,
+    number_option,
     report_warning,
 )
 from napari_mosaik.cli.show import figure, print_json, table
@@ -70,22 +71,20 @@ def show_values(case: CaseFolder, json: JsonOutput = False) -> None:
 @example_command(invivo, "add", "invivo add B12 --time-h 72.4 --region tumour --mean 8.2 --sd 0.5")
 def add_value(
     case: CaseFolder,
-    time_h: Annotated[float, typer.Option(help="Time after injection, h.")],
+    time_h: Annotated[float, number_option("Time after injection, h.")],
     region: Annotated[str, typer.Option(help="Region: tumour, blood, liver, kidney ...")],
-    mean: Annotated[float, typer.Option(help="Mean of the volume of interest.")],
+    mean: Annotated[float, number_option("Mean of the volume of interest.")],
     sd: Annotated[
         float,
-        typer.Option(help="Standard error of the mean; not the spread of the voxels."),
+        number_option("Standard error of the mean; not the spread of the voxels."),
     ],
     unit: Unit = "SUVbw",
     decay_reference: Annotated[
         str,
         typer.Option(help="injection; needed for Bq/mL, an SUV is the same for every reference."),
     ] = "",
-    voxel_sd: Annotated[
-        float | None, typer.Option(help="Standard deviation of the voxels.")
-    ] = None,
-    volume_ml: Annotated[float | None, typer.Option(help="Volume, mL.")] = None,
+    voxel_sd: Annotated[float | None, number_option("Standard deviation of the voxels.")] = None,
+    volume_ml: Annotated[float | None, number_option("Volume, mL.")] = None,
     replace: Replace = False,
     json: JsonOutput = False,
 ) -> None:
@@ -105,7 +104,7 @@ def add_value(
 @example_command(invivo, "remove", "invivo remove B12 --time-h 72.4 --region tumour")
 def remove_value(
     case: CaseFolder,
-    time_h: Annotated[float, typer.Option(help="Time after injection, h, as shown.")],
+    time_h: Annotated[float, number_option("Time after injection, h, as shown.")],
     region: Annotated[str, typer.Option(help="Region: tumour, blood, liver, kidney ...")],
     json: JsonOutput = False,
 ) -> None:
@@ -150,7 +149,7 @@ def import_values(
     region: Annotated[str, typer.Option(help="Region, if no column names it.")] = "",
     relative_error: Annotated[
         float | None,
-        typer.Option(help="Standard error of the mean as a fraction of it, if no column sd."),
+        number_option("Standard error of the mean as a fraction of it, if no column sd."),
     ] = None,
     replace: Replace = False,
     json: JsonOutput = False,
@@ -206,8 +205,8 @@ def measure(
     ] = "bw",
     fwhm_mm: Annotated[
         float | None,
-        typer.Option(
-            help="Resolution of the scanner, full width at half maximum, mm. Default: 4.6, that of "
+        number_option(
+            "Resolution of the scanner, full width at half maximum, mm. Default: 4.6, that of "
             "a clinical scanner; needed for small voxels."
         ),
     ] = None,
@@ -219,7 +218,7 @@ def measure(
         ),
     ] = "none",
     calibration: Annotated[
-        float, typer.Option(help="Standard error of the calibration as a fraction of the mean.")
+        float, number_option("Standard error of the calibration as a fraction of the mean.")
     ] = 0.05,
     series: PetSeriesOption = None,
     frame_index: PetFrameOption = None,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -21,6 +20,7 @@ from napari_mosaik.cli.common import (
     example_command,
     given_settings,
     naming_options,
+    number_option,
     record_options,
     report_warning,
     spacing_option,
@@ -28,6 +28,7 @@ from napari_mosaik.cli.common import (
 from napari_mosaik.cli.show import Bar, drive, figure, print_json, table
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.pet_records import InjectionRecord
+from napari_mosaik.core.text import typed_numbers
 
 if TYPE_CHECKING:
     from napari_mosaik.io.slide.types.tiles import RegionUm
@@ -92,8 +93,8 @@ def segment(
     ] = "",
     label_spacing: Annotated[
         float | None,
-        typer.Option(
-            help="Pixel size of the label image, µm. Default: that of the picture, so that the "
+        number_option(
+            "Pixel size of the label image, µm. Default: that of the picture, so that the "
             "labels lie on it pixel by pixel."
         ),
     ] = None,
@@ -135,10 +136,8 @@ def segment(
 
 def _region(text: str) -> RegionUm:
     try:
-        row, column, height, width = (float(part) for part in text.split(","))
-        if not all(map(math.isfinite, (row, column, height, width))):
-            raise ValueError
-    except ValueError:
+        row, column, height, width = typed_numbers(text)
+    except (InputError, ValueError):
         raise InputError(
             f"--region {text!r} is not of the form row,column,height,width in µm"
         ) from None
@@ -302,7 +301,7 @@ def kinetics(
     ] = "72,120,168,336",
     set_: SettingChanges = None,
     surface_density: Annotated[
-        float, typer.Option(min=0.0, help="Vessel perimeter per area of the tissue, 1/µm.")
+        float, number_option("Vessel perimeter per area of the tissue, 1/µm.", least=0.0)
     ] = 0.005,
     sbml: Annotated[
         Path | None,
@@ -320,10 +319,8 @@ def kinetics(
     from napari_mosaik.workflow.kinetics import iter_kinetics_document, kinetic_settings
 
     try:
-        times = [float(part) for part in times_h.split(",")]
-        if not all(map(math.isfinite, times)):
-            raise ValueError
-    except ValueError:
+        times = typed_numbers(times_h)
+    except InputError:
         raise InputError(
             f"--times-h {times_h!r} is not a list of numbers like 72,120,168"
         ) from None

@@ -15,10 +15,12 @@ from napari_mosaik.cli.common import (
     command_group,
     example_command,
     given_settings,
+    number_option,
     report_warning,
 )
 from napari_mosaik.cli.show import Bar, drive, figure, print_json, table
 from napari_mosaik.core.errors import InputError
+from napari_mosaik.core.text import typed_number, typed_numbers
 
 if TYPE_CHECKING:
     from napari_mosaik.workflow.twin import CaseTwin
@@ -155,7 +157,7 @@ def worth_of_next_scan(
             "Default: the uptake at surgery."
         ),
     ] = "",
-    cv: Annotated[float, typer.Option(help="Relative error of the scan.")] = 0.08,
+    cv: Annotated[float, number_option("Relative error of the scan.")] = 0.08,
     set_: SettingChanges = None,
     json: JsonOutput = False,
 ) -> None:
@@ -177,8 +179,8 @@ def worth_of_next_scan(
 
 def _hours(text: str) -> list[float]:
     try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
+        return typed_numbers(text)
+    except InputError:
         raise InputError(f"--times {text!r} is not a list of numbers like 24,48,240") from None
 
 
@@ -187,8 +189,8 @@ def _target_of(text: str) -> tuple[str, float] | None:
         return None
     kind, _, number = text.partition(":")
     try:
-        return kind, float(number)
-    except ValueError:
+        return kind, typed_number(number)
+    except InputError:
         raise InputError(
             f"--target {text!r} is not of the form uptake:336 or time_integral:159.5"
         ) from None
@@ -237,7 +239,7 @@ def write_time_course(
 @example_command(twin, "map", "twin map B12 --at-h 168 --out day7.nii")
 def write_uptake_map(
     case: CaseFolder,
-    at_h: Annotated[float, typer.Option(help="Time after injection, h; 0 to 1000.")],
+    at_h: Annotated[float, number_option("Time after injection, h; 0 to 1000.")],
     out: Annotated[Path, typer.Option(help="NIfTI file (.nii); a JSON is written beside it.")],
     uptake: Annotated[
         Literal["best", "predicted", "measured"],
@@ -292,7 +294,7 @@ def simulate_cohort(
         ),
     ] = "",
     half_width: Annotated[
-        float, typer.Option(help="Half width of an interval that needs so many patients.")
+        float, number_option("Half width of an interval that needs so many patients.")
     ] = 0.05,
     organs: Annotated[
         list[str] | None,
@@ -303,7 +305,7 @@ def simulate_cohort(
         ),
     ] = None,
     antigen_um: Annotated[
-        float, typer.Option(help="Antigen of the tumour, µM, for plans with a mass of antibody.")
+        float, number_option("Antigen of the tumour, µM, for plans with a mass of antibody.")
     ] = 0.3662,
     population: Annotated[
         bool, typer.Option("--population", help="Draw from the prior, not from the posterior.")

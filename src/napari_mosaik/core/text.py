@@ -14,7 +14,16 @@ from typing import Any
 
 from napari_mosaik.core.errors import InputError
 
-__all__ = ["decoded", "natural_key", "nearest", "read_text", "read_toml", "same_words"]
+__all__ = [
+    "decoded",
+    "natural_key",
+    "nearest",
+    "read_text",
+    "read_toml",
+    "same_words",
+    "typed_number",
+    "typed_numbers",
+]
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -123,3 +132,14 @@ def typed_number(text: str) -> float:
     if not math.isfinite(number):
         raise InputError(f"'{plain}' is not a number")
     return number
+
+
+def typed_numbers(text: str) -> list[float]:
+    """Numbers with commas between, or semicolons where they have decimal commas: "0,5; 24".
+
+    Raises
+    ------
+    InputError
+        If a part is no number as `typed_number` reads it.
+    """
+    return [typed_number(part) for part in text.split(";" if ";" in text else ",")]

@@ -16,7 +16,7 @@ from napari_mosaik.core.invivo import InvivoValue, patients_named, region_name, 
 from napari_mosaik.core.manifest import file_digest
 from napari_mosaik.core.pet_records import BASE_UNITS, InjectionRecord, PetHeader
 from napari_mosaik.core.progress import run_to_end
-from napari_mosaik.core.text import read_text, typed_number
+from napari_mosaik.core.text import read_text, typed_number, typed_numbers
 from napari_mosaik.uptake import (
     INVIVO_FWHM_MM,
     SuvKind,
@@ -507,8 +507,8 @@ class SphereOfInterest:
     def typed(cls, text: str) -> SphereOfInterest:
         """A sphere from "x,y,z,radius" in mm."""
         try:
-            x, y, z, radius = (float(part) for part in text.split(","))
-        except ValueError:
+            x, y, z, radius = typed_numbers(text)
+        except (InputError, ValueError):
             raise InputError(
                 f"the sphere '{text[:60]}' is not of the form x,y,z,radius in mm"
             ) from None
