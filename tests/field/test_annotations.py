@@ -459,6 +459,10 @@ def test_zip(case, tmp_path, capsys):
         packed.write(plain, "he.geojson")
         packed.write(plain, "cd34.geojson")
     assert "must hold one" in imported(capsys, case, tmp_path / "a.zip", code=2)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as packed:
+        packed.writestr("package.json", '{"format": 1}')
+        packed.writestr("slide.png", b"")
+    assert "a.zip holds no GeoJSON file" in imported(capsys, case, tmp_path / "a.zip", code=2)
 
 
 @pytest.mark.parametrize(

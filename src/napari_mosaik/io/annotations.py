@@ -511,6 +511,8 @@ def _inflated(path: Path, packed: zipfile.ZipFile, item: zipfile.ZipInfo, limit:
 def _unzipped(path: Path) -> bytes:
     files = zipped_files(path, lambda name: name.lower().endswith(".geojson"))
     files = files or zipped_files(path, lambda name: name.lower().endswith(".json"))
+    if list(files) == ["package.json"]:  # in a package of ours it describes the rest
+        raise InputError(f"{path.name} holds no GeoJSON file; pack or export the annotations again")
     files = files or zipped_files(path, lambda _: True)
     return files[_of_slide(path, list(files), "")]
 
