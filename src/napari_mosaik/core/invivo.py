@@ -23,6 +23,12 @@ __all__ = [
 
 INVIVO_UNITS: Final = ("SUVbw", "SUVbsa", "SUVlbm", "Bq/mL", "kBq/mL")
 """Units of a value in vivo; activity concentrations are decay-corrected to injection."""
+_PLAUSIBLE: Final = {
+    **dict.fromkeys(INVIVO_UNITS[:3], (1e-6, 1e3)), "Bq/mL": (1e-3, 1e9), "kBq/mL": (1e-6, 1e6),
+    "mL": (1e-6, 1e6),
+}  # fmt: skip
+"""Least and largest value of a mean, and of a volume, by unit; of a spread the largest."""
+_LARGEST_CV: Final = 10.0
 _SAME_S: Final = 1.0
 _SAME_SHARE: Final = 2e-4
 """Times that differ by less than a second, or than this share of them (52 s on day 3), are one."""
@@ -100,9 +106,15 @@ class InvivoValue:
         _check_time(self.time_h)
         if region_name(self.region) != self.region:
             raise InputError(f"region is '{self.region}'; give '{region_name(self.region)}'")
-        for name in ("mean", "sd", "voxel_sd", "volume_ml"):
-            _check_amount(name, getattr(self, name), self.region)
         _check_unit(self.unit)
+        for name in ("mean", "sd", "voxel_sd", "volume_ml"):
+            unit = "mL" if name == "volume_ml" else self.unit
+            _check_amount(name, getattr(self, name), self.region, unit)
+        if self.sd > _LARGEST_CV * self.mean:
+            raise InputError(
+                f"sd of {self.region} is {self.sd:g} {self.unit}, beside a mean of {self.mean:g}; "
+                "give the standard error of the mean"
+            )
         _check_decay(self.decay_reference)
         for name in ("source", "method"):
             text = getattr(self, name)
@@ -135,8 +147,8 @@ def _check_time(time_h: float) -> None:
         )
 
 
-def _check_amount(name: str, value: float | None, region: str) -> None:
-    """Above 0 where the value must be; a spread of 0 is that of a single voxel."""
+def _check_amount(name: str, value: float | None, region: str, unit: str) -> None:
+    """Plausible in its unit, above 0 where it must be; a spread of 0 is that of a single voxel."""
     if value is None:
         return
     if not math.isfinite(value):
@@ -148,7 +160,13 @@ def _check_amount(name: str, value: float | None, region: str) -> None:
             "voxel_sd": "a spread is 0 or more",
             "volume_ml": "a volume of interest is larger than 0 mL",
         }[name]
-        raise InputError(f"{name} of {region} is {value:g}; {hint}")
+        raise InputError(f"{name} of {region} is {value:g} {unit}; {hint}")
+    least, largest = _PLAUSIBLE[unit]
+    if value > largest or (value < least and name in ("mean", "volume_ml")):
+        raise InputError(
+            f"{name} of {region} is {value:g} {unit}, outside {least:g} to {largest:g} {unit}; "
+            "check value and unit"
+        )
 
 
 def _check_unit(unit: str) -> None:
