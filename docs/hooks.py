@@ -91,8 +91,15 @@ def _columns(columns: list[dict[str, str]]) -> list[tuple[object, ...]]:
             name = f"{name}.NN" if ending.isdigit() else f"PARAMETER.{ending}"
         elif name.startswith("baseline_"):
             name = "baseline_NAME"
-        rows.setdefault(name, (f"`{name}`", column["unit"], column["about"]))
+        rows.setdefault(name, (f"`{name}`", _unit(column["unit"]), column["about"]))
     return list(rows.values())
+
+
+def _unit(unit: str) -> str:
+    """A unit as the window shows it: an optical density with its base."""
+    from napari_mosaik.view.formatting import unit_words
+
+    return unit if unit == "1" else unit_words(unit)
 
 
 # --- settings ----------------------------------------------------------------------------------
@@ -149,7 +156,7 @@ def _settings(params: Any, prefix: str) -> Iterator[tuple[object, ...]]:
             default = ",".join(map(str, default)) or "none"
         yield (
             f"`{prefix}{name}`",
-            extra.get("unit") or "",
+            _unit(extra.get("unit") or ""),
             f"`{default}`",
             _limits(field),
             field.description or "",

@@ -75,3 +75,16 @@ def test_every_column_has_a_meaning():
     tables = json.loads((ROOT / "docs" / "outputs.json").read_text("utf-8"))
     bare = [f"{name}.{c['name']}" for name, cs in tables.items() for c in cs if not c["about"]]
     assert bare == []
+
+
+def test_every_optical_density_has_its_base_in_the_documents():
+    import hooks
+
+    words = {"OD": "OD (natural)", "OD10": "OD (base 10)"}
+    tables = json.loads((ROOT / "docs" / "outputs.json").read_text("utf-8"))
+    columns = [c for one in tables.values() for c in one if c["unit"] in words]
+    assert len(columns) >= 6
+    assert [c["name"] for c in columns if words[c["unit"]] not in c["about"]] == []
+    pages = hooks.settings_page() + hooks.outputs_page()
+    assert all(f" | {text} | " in pages for text in words.values())
+    assert not any(f" | {unit} | " in pages for unit in words)

@@ -272,8 +272,8 @@ def score_caix(
         {
             "row_um": "centroid of the nucleus, row",
             "column_um": "centroid of the nucleus, column",
-            "membrane_od10": "DAB density of the membrane at the nucleus, calibrated, base 10.",
-            "nucleus_od10": "Mean DAB density in the nucleus, base 10, calibrated.",
+            "membrane_od10": "DAB density of the membrane at the nucleus, calibrated, OD (base 10).",
+            "nucleus_od10": "Mean DAB density in the nucleus, calibrated, OD (base 10).",
             "ring_px": "Number of pixels of the ring.",
             "grade": "0 negative, 1 weak, 2 moderate, 3 strong, -1 not measurable.",
             "tumour": "Whether the cell lies in neoplastic tissue.",

@@ -276,7 +276,7 @@ def excluded_objects_table(
     reasons = params.reason_descriptions()
     about = {
         "reason": "; ".join(f"{name}: {text}" for name, text in reasons.items()),
-        "dab_od": "mean amount of DAB over the wall, natural OD",
+        "dab_od": "mean amount of DAB over the wall, OD (natural)",
         "dab_variation": "coefficient of variation of DAB within the wall",
         "hue_angle_past_dab_deg": "angle of the mean colour beyond DAB, as seen from haematoxylin",
         "out_of_plane_deg": "angle of the mean colour to the plane of both stains",

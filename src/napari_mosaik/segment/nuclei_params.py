@@ -68,7 +68,7 @@ class NucleiParams(Params):
     )
     min_threshold_od: float = setting(
         0.15,
-        "Minimum haematoxylin threshold, natural optical density.",
+        "Minimum haematoxylin threshold.",
         label="Minimum threshold",
         unit="OD",
         ge=0,

@@ -49,7 +49,7 @@ def cell_doubts(
         staining = float(np.nanmedian(np.asarray(table["haematoxylin_od"], float)))
         if staining < _HAEMATOXYLIN_OD:
             doubts.append(
-                f"the {what} are hardly stained (median haematoxylin {staining:.2g} natural OD): "
+                f"the {what} are hardly stained (median haematoxylin {staining:.2g} OD, natural): "
                 f"they may be noise or dust{_CHECK}"
             )
     return doubts

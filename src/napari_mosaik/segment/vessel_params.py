@@ -47,7 +47,7 @@ class FalsePositiveFilter(Params):
     )
     black_od: float = setting(
         1.0,
-        "Natural optical density in red from which a colourless pixel is black; an object of which "
+        "Optical density (natural) in red from which a colourless pixel is black; an object of which "
         "half is black is excluded.",
         label="Black threshold",
         unit="OD",
@@ -184,7 +184,7 @@ class VesselParams(FalsePositiveFilter):
     )
     dab_od: float = setting(
         0.6,
-        "Fixed DAB threshold, natural optical density.",
+        "Fixed DAB threshold.",
         label="Fixed DAB threshold",
         unit="OD",
         gt=0,

@@ -366,8 +366,8 @@ class AssessedVessels:
         lumen = measured["area_um2"] - measured["wall_area_um2"]
         about = {
             "lumen_area_um2": "area of the filled vessel without its wall",
-            "wall_area_um2": "area of the wall (DAB of at least "
-            f"{self._staining.threshold:.3g} natural OD)",
+            "wall_area_um2": "area of the wall, DAB of at least "
+            f"{self._staining.threshold:.3g} OD (natural)",
         }
         table = measured.with_columns({"lumen_area_um2": lumen}, {"lumen_area_um2": "µm²"}, about)
         excluded = excluded_objects_table(table, self.codes, self._colours, self._params)

@@ -203,4 +203,4 @@ class StainPicker(QWidget):
             + "&nbsp;".join(f"{value:.2f}" for value in vector)
             for name, vector in vectors.items()
         ]
-        return f"Stain vectors, {source} (optical density in R, G, B):<br>" + "<br>".join(parts)
+        return f"Stain vectors, {source} (direction in R, G, B):<br>" + "<br>".join(parts)

@@ -154,7 +154,7 @@ def _slide_model(
     model = ClassicalNuclei(params, vectors)
     lattice = slide.working_lattice(params.spacing_um)
     threshold = yield from slide_threshold(inputs, slide, lattice, mask, model)
-    about = f"{model.name} method, haematoxylin of at least {threshold:.3g} natural OD"
+    about = f"{model.name} method, haematoxylin of at least {threshold:.3g} OD (natural)"
     return ClassicalNuclei(params, vectors, threshold), about
 
 
