@@ -303,7 +303,7 @@ def test_a_device_that_is_not_there_is_named_before_anything_is_done(case, capsy
 @pytest.mark.parametrize(
     ("asked", "words"),
     [
-        (["scales_um=2,0"], "scales_um = '2,0' is not valid: '0': input should be greater than 0"),
+        (["scales_um=2,0"], "scales_um = '2,0' is not valid: '0': give more than 0"),
         (["decoder=8,8", "--method", "densenet"], "give 4 values, separated by commas"),
     ],
 )
@@ -500,6 +500,10 @@ def test_every_number_of_the_command_line_may_have_a_decimal_comma(capsys):
                 found += 1
     assert found > 15
     assert "--surface-density" in told(capsys, "kinetics", "--surface-density=-1")
+    for value, words in (("-1", "'-1' is not possible; give 0 or more"), ("x", "a whole number")):
+        line = told(capsys, "run", "case", f"--jobs={value}")
+        assert "'--jobs'" in line
+        assert words in line
 
 
 def test_numbers_in_a_list_may_have_decimal_commas():

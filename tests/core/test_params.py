@@ -35,6 +35,33 @@ def test_an_invalid_setting_is_named_with_its_value():
         Example.parse({"width": 3})
 
 
+class Counted(Params):
+    count: int = setting(1, "A count.", ge=1)
+    exact: bool = setting(False, "Exact?")
+    inner: Example = setting(Example(), "Another.")
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({"inner": {"size_um": "1,500"}}, "inner.size_um = '1,500' is not valid: '1,500' may be"),
+        ({"inner": {"size_um": "a"}}, "inner.size_um = 'a' is not valid: give a number"),
+        ({"inner": {"size_um": float("nan")}}, "inner.size_um = nan is not valid: give a number"),
+        ({"count": 0}, "count = 0 is not valid: give 1 or more"),
+        ({"count": 1.5}, "count = 1.5 is not valid: give a whole number"),
+        ({"exact": "perhaps"}, "exact = 'perhaps' is not valid: give true or false"),
+        ({"inner": 3}, "inner = 3 is not valid: give a table"),
+    ],
+)
+def test_an_invalid_setting_says_what_to_give(given, problem):
+    with pytest.raises(InputError, match=re.escape(problem)):
+        Counted.parse(given)
+
+
+def test_a_number_typed_with_a_decimal_comma_is_that_number():
+    assert Counted.parse({"inner": {"size_um": "0,5"}}).inner.size_um == 0.5
+
+
 class Lists(Params):
     three: tuple[int, int, int] = setting((8, 16, 16), "Three numbers.")
     words: tuple[Literal["a", "b"], ...] = setting((), "Words.")
@@ -63,11 +90,11 @@ def test_a_setting_with_several_values_is_typed_with_commas(given, values):
     [
         ({"three": "4,8"}, "three = '4,8' is not valid: the number of values is another; give 3"),
         ({"three": "1,2,3,4"}, "the number of values is another; give 3 values, separated"),
-        ({"three": "4,x,8"}, "three = '4,x,8' is not valid: 'x': input should be a valid integer"),
+        ({"three": "4,x,8"}, "three = '4,x,8' is not valid: 'x': give a whole number"),
         ({"three": {"a": 1}}, "give 3 values, separated by commas"),
-        ({"words": "c"}, "words = 'c' is not valid: 'c': input should be 'a' or 'b'; give any"),
-        ({"words": "a,,b"}, "'': input should be 'a' or 'b'"),
-        ({"sizes": "0"}, "'0': input should be greater than 0; give any number of values"),
+        ({"words": "c"}, "words = 'c' is not valid: 'c': give 'a' or 'b'; give any"),
+        ({"words": "a,,b"}, "'': give 'a' or 'b'"),
+        ({"sizes": "0"}, "'0': give more than 0; give any number of values"),
     ],
 )
 def test_a_wrong_list_is_named_with_its_value_and_its_form(given, problem):

@@ -64,5 +64,5 @@ def test_a_network_keeps_one_of_its_parts():
         TrainParams.parse({"without": "caix"}, "settings")
     with pytest.raises(InputError, match="without all its parts reads nothing; leave one of them"):
         TrainParams.parse({"without": "spatial,heterogeneity,temporal,parameters"})
-    with pytest.raises(InputError, match="'0': input should be greater than or equal to 1"):
+    with pytest.raises(InputError, match="'0': give 1 or more"):
         TrainParams.parse({"branch_channels": "0,8,8"})

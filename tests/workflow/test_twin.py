@@ -260,7 +260,8 @@ def test_the_uptake_at_another_time_is_written_as_nifti(case, tmp_path, capsys):
     assert (stated["Units"], stated["uptake"]) == ("cm²/mL", "measured")
     assert call(capsys, case.root, "map", "--at-h", 336, "--out", out)[1]["ratio"]["high"] == 1.0
     assert call(capsys, case.root, "map", "--at-h", 168, "--out", tmp_path / "a.tif")[0] == 2
-    for wrong in (-1, "nan", 1e9):
+    assert call(capsys, case.root, "map", "--at-h", "nan", "--out", out)[0] == 2
+    for wrong in (-1, 1e9):
         code, line = call(capsys, case.root, "map", "--at-h", wrong, "--out", out)
         assert code == 2
         assert "a time of 0 to 1000 h" in " ".join(line.split())

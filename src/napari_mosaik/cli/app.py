@@ -9,13 +9,15 @@ import sys
 import unicodedata
 import warnings
 from importlib import import_module
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from pydantic import ValidationError
 
 from napari_mosaik.cli.common import command_group, report_warning
 from napari_mosaik.core.errors import MosaikError
 from napari_mosaik.core.journal import journal_damage
+from napari_mosaik.core.text import validation_words
 
 __all__ = ["app", "run_command"]
 
@@ -86,12 +88,7 @@ def _run(arguments: list[str] | None) -> int:
     except MosaikError as error:
         _report(str(error))
     except _UsageError as error:
-        command = error.ctx.command_path if error.ctx else "napari-mosaik"
-        message = error.format_message().replace("Value error, ", "").rstrip(".")
-        if message.startswith("Usage:"):  # a group without a command shows its help
-            error.show()
-        else:
-            _report(f"{message}; see: {command} --help")
+        _report_usage(error)
     except SystemExit as end:
         # typer ends so where the reader of a pipe (`| head`) has ended: no error.
         return 0 if isinstance(end.__context__, BrokenPipeError) else int(end.code or 0)
@@ -107,6 +104,19 @@ def _run(arguments: list[str] | None) -> int:
 
         _report(operating_system_message(error))
     return 2
+
+
+def _report_usage(error: Any) -> None:
+    """What is wrong with the words of a command, and where its help is."""
+    command = error.ctx.command_path if error.ctx else "napari-mosaik"
+    if isinstance(error.__cause__, ValidationError):
+        first = error.__cause__.errors()[0]
+        error.message = f"{first['input']!r} is not possible; {validation_words(first)}"
+    message = error.format_message().replace("Value error, ", "").rstrip(".")
+    if message.startswith("Usage:"):  # a group without a command shows its help
+        error.show()
+    else:
+        _report(f"{message}; see: {command} --help")
 
 
 def _prepare_streams() -> None:

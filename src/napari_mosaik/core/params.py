@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ from typing import Annotated, Any, Self, get_args, get_origin
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from napari_mosaik.core.errors import InputError
-from napari_mosaik.core.text import nearest
+from napari_mosaik.core.text import nearest, typed_number, validation_words
 
 __all__ = ["Params", "PowerOf2", "digest", "setting"]
 
@@ -82,10 +83,21 @@ class Params(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _typed_lists(cls, values: Any) -> Any:
-        """A setting with several values may be typed as one text, ``8,16,16``; empty: no value."""
+        """A setting with several values may be typed as one text, ``8,16,16``; empty: no value.
+
+        A number may have a decimal comma.
+        """
         if not isinstance(values, Mapping):
             return values
-        return {k: _as_list(v) if cls._n_values(k) else v for k, v in values.items()}
+        return {
+            k: _as_list(v) if cls._n_values(k) else _as_number(v) if cls._is_number(k) else v
+            for k, v in values.items()
+        }
+
+    @classmethod
+    def _is_number(cls, name: str) -> bool:
+        info = cls.model_fields.get(name)
+        return info is not None and float in (info.annotation, *get_args(info.annotation))
 
     @classmethod
     def _n_values(cls, name: str) -> str:
@@ -132,8 +144,8 @@ class Params(BaseModel):
                     f"{where}: {name} = {values[name]!r:.80} is not valid: {_list_problem(first)}; "
                     f"give {n_values}, separated by commas"
                 ) from error
-            given = repr(first.get("input"))[:80]
-            raise InputError(f"{where}: {name} = {given} is not valid: {first['msg']}") from error
+            given, why = repr(first.get("input"))[:80], validation_words(first)
+            raise InputError(f"{where}: {name} = {given} is not valid: {why}") from error
 
 
 def _as_list(value: Any) -> Any:
@@ -143,10 +155,17 @@ def _as_list(value: Any) -> Any:
     return (value,) if isinstance(value, int | float) else value
 
 
+def _as_number(value: Any) -> Any:
+    """The number of a text with a decimal comma; anything else as it is."""
+    if isinstance(value, str) and "," in value:
+        with contextlib.suppress(InputError):  # it is refused with its name
+            return typed_number(value)
+    return value
+
+
 def _list_problem(error: Any) -> str:
     """What is wrong with a setting that has several values."""
     if len(error["loc"]) < 2 or error["type"] == "missing":
         counts = error["type"] in ("missing", "too_long")
-        text = str(error["msg"]).removeprefix("Value error, ")
-        return "the number of values is another" if counts else text
-    return f"{error['input']!r}: {error['msg'][:1].lower()}{error['msg'][1:]}"
+        return "the number of values is another" if counts else validation_words(error)
+    return f"{error['input']!r}: {validation_words(error)}"

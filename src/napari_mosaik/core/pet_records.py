@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from napari_mosaik.core.raster import Raster
+from napari_mosaik.core.text import validation_words
 
 __all__ = [
     "BASE_UNITS",
@@ -136,7 +137,7 @@ def record_problem(error: ValidationError) -> tuple[str, str]:
         return name, f"'{value}' is not possible; {limits['error']}"
     if first["type"] == "extra_forbidden":
         return name, "is no item of the injection record"
-    return name, f"'{value}' is not possible; {first['msg'].lower()}"
+    return name, f"'{value}' is not possible; {validation_words(first)}"
 
 
 class PetHeader(BaseModel):

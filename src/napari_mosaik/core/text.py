@@ -7,7 +7,7 @@ import math
 import re
 import tomllib
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ __all__ = [
     "same_words",
     "typed_number",
     "typed_numbers",
+    "validation_words",
 ]
 
 _MARKS = (
@@ -143,3 +144,35 @@ def typed_numbers(text: str) -> list[float]:
         If a part is no number as `typed_number` reads it.
     """
     return [typed_number(part) for part in text.split(";" if ";" in text else ",")]
+
+
+_LIMITS = {"gt": "more than {}", "ge": "{} or more", "lt": "less than {}", "le": "{} or less"}
+_KINDS = {
+    **dict.fromkeys(("float", "finite"), "a number"), "int": "a whole number",
+    "bool": "true or false", "string": "a text", "datetime": "a date with a time of day",
+    **dict.fromkeys(("list", "tuple"), "a list"), **dict.fromkeys(("dict", "model"), "a table"),
+}  # fmt: skip
+
+
+def validation_words(error: Mapping[str, Any]) -> str:
+    """What an error of pydantic's (one of ``errors()``) asks for: "give 0 or more".
+
+    A comma that may separate thousands in a number is named.
+    """
+    limits, kind = error.get("ctx", {}), str(error["type"]).partition("_")[0]
+    for name, words in _LIMITS.items():
+        if name in limits:
+            limit = limits[name]
+            return f"give {words.format(f'{limit:g}' if isinstance(limit, float) else limit)}"
+    if "expected" in limits:
+        return f"give {limits['expected']}"
+    if kind == "float" and isinstance(given := error.get("input"), str):
+        try:
+            typed_number(given)
+        except InputError as ambiguous:
+            if "may be" in str(ambiguous):
+                return str(ambiguous)
+    if kind in _KINDS:
+        return f"give {_KINDS[kind]}"
+    text = str(error["msg"]).removeprefix("Value error, ")
+    return f"{text[:1].lower()}{text[1:]}"

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.pet_records import InjectionRecord, PetUnit
 from napari_mosaik.core.spacing import SpacingSource
-from napari_mosaik.core.text import nearest, read_toml
+from napari_mosaik.core.text import nearest, read_toml, validation_words
 
 __all__ = ["CASE_FILE", "CaseFile", "GivenAlignment", "Identity", "PetEntry", "SlideEntry"]
 
@@ -203,7 +203,7 @@ def _first_fault(error: ValidationError, kind: type[BaseModel]) -> str:
         return f"there is no entry '{where}'; {nearest(key, known)}"
     if first["type"] == "missing":
         return f"the entry '{where}' is missing"
-    return f"{where} = {repr(first.get('input'))[:80]} is not valid: {first['msg']}"
+    return f"{where} = {repr(first.get('input'))[:80]} is not valid: {validation_words(first)}"
 
 
 def _fields(kind: Any, table: Sequence[str]) -> list[str]:

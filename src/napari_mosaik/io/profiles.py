@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.spacing import MAX_SPACING_UM, MIN_SPACING_UM
+from napari_mosaik.core.text import validation_words
 from napari_mosaik.io.files import write_bytes
 
 __all__ = [
@@ -122,7 +123,7 @@ def _profile(file: Path, name: str, value: Any) -> ScannerProfile:
         where = ".".join(str(part) for part in first["loc"])
         raise InputError(
             f"scanner profile '{name}' ({file.name}): {where} = {first.get('input')!r}: "
-            f"{first['msg'].removeprefix('Value error, ')}"
+            f"{validation_words(first)}"
         ) from error
 
 

@@ -272,8 +272,9 @@ def score_caix(
         {
             "row_um": "centroid of the nucleus, row",
             "column_um": "centroid of the nucleus, column",
-            "membrane_od10": "DAB density of the membrane at the nucleus, calibrated, OD (base 10).",
-            "nucleus_od10": "Mean DAB density in the nucleus, calibrated, OD (base 10).",
+            "membrane_od10": "DAB density of the membrane at the nucleus, OD (base 10), "
+            "calibrated.",
+            "nucleus_od10": "Mean DAB density in the nucleus, OD (base 10), calibrated.",
             "ring_px": "Number of pixels of the ring.",
             "grade": "0 negative, 1 weak, 2 moderate, 3 strong, -1 not measurable.",
             "tumour": "Whether the cell lies in neoplastic tissue.",

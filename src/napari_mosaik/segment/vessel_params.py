@@ -47,8 +47,8 @@ class FalsePositiveFilter(Params):
     )
     black_od: float = setting(
         1.0,
-        "Optical density (natural) in red from which a colourless pixel is black; an object of which "
-        "half is black is excluded.",
+        "Red optical density (natural) from which a colourless pixel is black; an object of "
+        "which half is black is excluded.",
         label="Black threshold",
         unit="OD",
         advanced=True,

@@ -21,7 +21,14 @@ from pydantic import ValidationError, field_validator, model_validator
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.manifest import file_digest
 from napari_mosaik.core.params import Params, digest, setting
-from napari_mosaik.core.text import natural_key, nearest, read_toml, same_words, typed_number
+from napari_mosaik.core.text import (
+    natural_key,
+    nearest,
+    read_toml,
+    same_words,
+    typed_number,
+    validation_words,
+)
 from napari_mosaik.dosimetry import NUCLIDES, DoseKernel, nuclide
 from napari_mosaik.dosimetry.electrons import BUILT_IN_KERNELS
 from napari_mosaik.dosimetry.time_integral import decayed_curve
@@ -476,9 +483,8 @@ def _parsed(kind: type[P], values: Mapping[str, Any], where: str) -> P:
 def _sentence(error: ValidationError, kind: type[Params]) -> str:
     """The first thing that is wrong with a plan, in words."""
     first = error.errors()[0]
-    message = str(first["msg"])
     if first["type"] == "value_error":
-        return message.removeprefix("Value error, ")
+        return str(first["msg"]).removeprefix("Value error, ")
     path = [part for part in first["loc"] if not isinstance(part, int)]
     rows = [part + 1 for part in first["loc"] if isinstance(part, int)]
     name = ".".join(map(str, path)) or "value"
@@ -492,7 +498,7 @@ def _sentence(error: ValidationError, kind: type[Params]) -> str:
         known = tables.get(str(path[0]), kind) if len(path) > 1 else kind
         return f"there is no entry '{name}'{of}; {nearest(str(path[-1]), known.model_fields)}"
     given = repr(first.get("input"))[:80]
-    return f"{name}{of} = {given} is not valid: {message[:1].lower()}{message[1:]}"
+    return f"{name}{of} = {given} is not valid: {validation_words(first)}"
 
 
 def has_alpha_particles(name: str) -> bool:
