@@ -155,6 +155,28 @@ def test_a_torn_last_line_is_left_out_told_and_cut_off(tmp_path, cut):
     assert journal_damage() == []
 
 
+def test_lines_that_end_as_on_windows_are_the_same_entries(tmp_path):
+    path = filled(tmp_path)
+    before = journal_of(tmp_path, "Anna")
+    digest, marks = before.digest(), [one.mark for one in before.entries]
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    journal_damage(forget=True)
+    assert drawn(tmp_path) == [0, 1, 2, 3, 4]
+    with JournalPart(tmp_path, "Anna", HE) as part:
+        part.append(edit(5))
+        part.journal.undo_last()
+        part.append(edit(6))
+    assert drawn(tmp_path) == [0, 1, 2, 3, 4, 6]
+    assert journal_damage() == []
+    after = journal_of(tmp_path, "Anna")
+    assert [one.mark for one in after.entries[: len(marks)]] == marks
+    assert after.digest(after.entries[len(marks) - 1].n) == digest
+    content = path.read_bytes()  # another byte at the end of a line is damage as before
+    path.write_bytes(content.replace(b"\r\n", b" \r\n", 3).replace(b" \r\n", b"\r\n", 2))
+    assert drawn(tmp_path) == [0, 2, 3, 4, 6]
+    assert "line 3" in journal_damage()[0]
+
+
 @pytest.mark.parametrize(
     ("damage", "kept", "lines", "lost"),
     [

@@ -233,6 +233,8 @@ class JournalScan:
     def _take(self, line: bytes, offset: int, *, written: bool = False) -> None:
         if not line.strip():
             return
+        if line.endswith(b"\r\n"):  # as editors and git on Windows end lines; no entry holds it
+            line = line[:-2] + b"\n"
         found = _HEAD.match(line)
         intact = found is not None and (
             written or _checksum(line, found.end()) == found["sum"].decode()
