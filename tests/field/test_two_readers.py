@@ -89,37 +89,128 @@ def test_the_marks_of_another_reader_do_not_train_until_both_have_finished(case,
 
 
 def test_a_class_map_that_has_learned_from_the_one_is_hidden_from_the_other(case):
+    from napari_mosaik.workflow.annotations import withheld_class_map
+
+    def hidden(**training):
+        with_class_map(case, **training)
+        found = withheld_class_map(case)
+        return {name for name in ("Anna", "Ben", "Eve", "") if found.why(name)}
+
+    drawn(case, "Anna", *ANNA)
+    # A single reader sees what was made of their marks; who comes later is to read blind.
+    assert hidden(readers=["Anna"]) == {"Ben", "Eve"}
+    later = withheld_class_map(case).why("Ben")
+    assert "learned from the marks of Anna on this slide, and Ben has not drawn" in later
+    assert hidden(readers=[]) == set()
+    drawn(case, "Ben", *BEN, finish=False)
+    assert hidden(readers=[]) == set()
+    assert hidden(readers=["Anna"], journal={"B2": {"Anna": [0, 1]}}) == set()  # another slide
+    assert hidden(readers=["Anna"], journal={"B1": {"Anna": [0, 1]}}) == {"Ben", "Eve", ""}
+    why = withheld_class_map(case).why("Ben")
+    assert "hidden from Ben: its model has learned from the marks of Anna" in why
+    assert hidden(readers=["Anna", "Ben"]) == {"Anna", "Ben", "Eve", ""}
+    drawn(case, "Ben")  # and finished
+    assert hidden(readers=["Anna", "Ben"]) == set()
+
+
+def with_class_map(case, **training):
+    """Store a class map, of two classes in stripes, whose model has this record of its training."""
     from napari_mosaik.core import LabelImage, Lattice, Origin
     from napari_mosaik.core.catalogue import CLASS_PROBABILITY, CLASS_RECORD, CLASSES
     from napari_mosaik.core.raster import Raster
-    from napari_mosaik.workflow.annotations import withheld_class_map
 
-    lattice = Lattice("he", (9, 9), (8.0, 8.0))
+    lattice = Lattice("he", (300, 300), (8.0, 8.0))
+    share = np.full((300, 300), 200, np.uint8)
+    share[:, ::2] = 100
     values = {
-        CLASSES: LabelImage(np.ones((9, 9), np.uint8), lattice),
-        CLASS_PROBABILITY: Raster(np.zeros((9, 9, 3), np.uint8), lattice),
+        CLASSES: LabelImage(np.ones((300, 300), np.uint8), lattice),
+        CLASS_PROBABILITY: Raster(
+            np.stack([share, 255 - share], axis=2), lattice, "1/255", ("neoplastic", "necrosis")
+        ),
         CLASS_RECORD: {"area_mm2": {}},
     }
     card = case.model_folder("m") / "card.json"
-    card.parent.mkdir(parents=True)
+    card.parent.mkdir(parents=True, exist_ok=True)
+    card.write_text(json.dumps({"training": training}), "utf-8")
+    with case.writing():
+        case.store.commit(Origin("classes", 1, "", ()), values, {"params": {"model": "m"}})
 
-    def hidden(**training):
-        card.write_text(json.dumps({"training": training}), "utf-8")
-        with case.writing():
-            case.store.commit(Origin("classes", 1, "", ()), values, {"params": {"model": "m"}})
-        return withheld_class_map(case)
 
+def test_the_review_queue_tells_a_reader_nothing_of_the_marks_of_another(case, capsys, monkeypatch):
+    """Neither by a signal nor by a reason: of the class map, of the annotations, of the uptake."""
+    from napari_mosaik.core import Lattice, Origin, TileGrid
+    from napari_mosaik.core.catalogue import (
+        ALIGNMENT,
+        CORRECTED_ARTEFACT_MASK,
+        PARAMETERS,
+        PREDICTION,
+        PREDICTION_RECORD,
+        TILES,
+    )  # fmt: skip
+    from napari_mosaik.core.frame import Transform
+    from napari_mosaik.core.raster import Raster
+    from napari_mosaik.core.table import Table
+    from napari_mosaik.register import Alignment
+    from napari_mosaik.workflow import review_queue
+
+    def there(results, artifact):
+        return results.case.store.origin(artifact) is not None
+
+    monkeypatch.setattr(review_queue._Results, "done", there)
+    positions = Lattice("cd34", (5, 5), (400.0, 400.0), (400.0, 400.0))
+    grid = TileGrid(positions, 400.0, np.arange(25), np.ones(25), np.ones(25, bool))
+    he = Alignment(Transform.identity("he", "cd34"), 1.0, 0.0, 1.0, False, 1.0).to_dict()
+    mask = Raster(np.eye(300, dtype=np.uint8), Lattice("he", (300, 300), (8.0, 8.0)))
+    suv = {name: np.arange(25.0) % 7 for name in ("suv", "suv_norm", "baseline_vessels")}
+    made_of = {"parameters": (("classes", "c"),), "prediction": (("parameters", "p"),)}
+    with case.writing():
+        for step, values in {
+            "tiles": {TILES: grid},
+            "align_he": {ALIGNMENT["he"]: he},
+            "artefacts": {CORRECTED_ARTEFACT_MASK["he"]: mask},
+            "parameters": {PARAMETERS: Table({"area": np.ones(25)}, frame="cd34")},
+            "prediction": {PREDICTION: Table(suv, frame="cd34"),
+                           PREDICTION_RECORD: {"seen_in_training": False}},
+        }.items():  # fmt: skip
+            case.store.commit(Origin(step, 1, "", made_of.get(step, ())), values)
+
+    def told(reader, *words, code=0):
+        who = ("--reader", reader) if reader else ()
+        found = answer(capsys, "review-queue", case.root, "--json", *who, *words, code=code)
+        if code:
+            return found
+        return " ".join([row["reason"] for row in found[0]["tiles"]] + found[0]["warnings"])
+
+    of_anna = ("class uncertain", "classifier", "neoplastic", "necrosis", "predicted", "models")
     drawn(case, "Anna", *ANNA)
-    assert hidden(readers=["Anna"]) == {}  # a single reader sees what was made of their marks
+    with_class_map(case, readers=["Anna"])
+    assert "tissue class uncertain" in told("Anna")
+    assert "classifier differ" in told("Anna", "--ranking", "disagreement")
+    assert "classifier differ" in told("", "--ranking", "disagreement")  # a single reader
+
+    def is_blind(reader):
+        found = told(reader)
+        assert "artefact" in found  # which nobody has drawn
+        assert not [word for word in of_anna if word in found]
+        assert "hidden from Ben: its model has learned from the marks of Anna" in found
+        for ranking in ("uncertainty", "disagreement", "cold-among-hot"):
+            why = told(reader, "--ranking", ranking, code=2)
+            assert "hidden from Ben" in why
+            assert "Run: " not in why  # no run shows it
+
+    is_blind("Ben")  # who has just given a name
+    with review_queue.QueueSession(case, "Ben") as session:
+        assert any("hidden from Ben" in text for text in session.warnings)
     drawn(case, "Ben", *BEN, finish=False)
-    assert hidden(readers=[]) == {}
-    assert hidden(readers=["Anna"], journal={"B2": {"Anna": [0, 1]}}) == {}  # of another slide
-    found = hidden(readers=["Anna"], journal={"B1": {"Anna": [0, 1]}})
-    assert found.keys() == {"Ben"}
-    assert "hidden from Ben: its model has learned from the marks of Anna" in found["Ben"]
-    assert hidden(readers=["Anna", "Ben"]).keys() == {"Anna", "Ben"}
+    is_blind("Ben")
+    is_blind("")  # nobody said who is reading
+    assert "Ben" not in told("Anna", "--ranking", "disagreement")
     drawn(case, "Ben")  # and finished
-    assert withheld_class_map(case) == {}
+    for reader in ("Anna", "Ben", ""):
+        assert "tissue class uncertain" in told(reader)
+        found = told(reader, "--ranking", "disagreement")
+        assert "Anna" in found
+        assert "Ben" in found
 
 
 ANNA = [((100, 100, 900, 500), "neoplastic"), ((100, 500, 900, 800), "non-neoplastic")]

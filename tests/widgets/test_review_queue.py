@@ -334,9 +334,11 @@ def test_a_class_map_that_is_withheld_is_on_no_layer_and_in_no_line(
 ):
     from napari_mosaik.widgets.base import case_controller
     from napari_mosaik.widgets.pages.review import ReportButton
+    from napari_mosaik.workflow.annotations import WithheldMap
 
     why, title = "The class map is hidden from Ben: because", "Tissue classes"
-    monkeypatch.setattr(case_controller, "withheld_class_map", lambda _: {"Ben": why})
+    withheld = WithheldMap({"Anna": "", "Ben": why}, ("Anna",))
+    monkeypatch.setattr(case_controller, "withheld_class_map", lambda _: withheld)
     opened(dock, own_cohort)
     space, board, drawing = dock.workspace, dock.board, dock.annotate.drawing
     qtbot.waitUntil(lambda: space.tile_data.grid is not None)
@@ -364,6 +366,11 @@ def test_a_class_map_that_is_withheld_is_on_no_layer_and_in_no_line(
     assert "neoplastic" in space.tile_data.line(0)
     space.reader = ""  # nobody said who is reading
     assert board.layer(title) is None
+    space.reader = "Eve"  # who has just given a name, and drawn nothing
+    assert "hidden from Eve" in space.withheld
+    assert board.layer(title) is None
+    dock.controller.know_blind(frozenset())  # as after a review queue was begun or ended
+    assert "hidden from Eve" in space.withheld
 
 
 @pytest.mark.gui

@@ -352,13 +352,23 @@ def review_queue(
         ),
     ] = "default",
     seed: Seed = 0,
+    reader: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Rank for this reader: by nothing that comes from the marks of others before all "
+            "have finished.",
+        ),
+    ] = "",
     json: JsonOutput = False,
 ) -> None:
     """List the tiles by review priority with the reason for each, control tiles mixed in."""
     from napari_mosaik.annotate.review_queue import ranking_named
+    from napari_mosaik.core.readers import check_reader_name
     from napari_mosaik.workflow.review_queue import review_queue as tiles_to_review
 
-    queue = tiles_to_review(one_case(case), ranking, seed)
+    name = check_reader_name(reader) if reader else ""
+    queue = tiles_to_review(one_case(case), ranking, seed, reader=name)
     for sentence in queue.warnings:
         report_warning(sentence)
     if json:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -58,6 +58,7 @@ __all__ = [
     "FinishedTiles",
     "OpenAnnotations",
     "RetrainingEffect",
+    "WithheldMap",
     "annotating_readers",
     "annotation_results",
     "copy_kept",
@@ -69,6 +70,7 @@ __all__ = [
     "finished_readers",
     "finished_tiles",
     "known_readers",
+    "open_marks",
     "reader_documents",
     "readings",
     "retraining_effect",
@@ -521,28 +523,78 @@ def withheld_readers(case: Case, reader: str, stain: str = _STAIN) -> tuple[str,
     return tuple(sorted(names - {reader}, key=natural_key))
 
 
-def withheld_class_map(case: Case) -> dict[str, str]:
-    """The readers of the H&E slide from whom the class map is hidden, each with why, in words.
+@dataclass(frozen=True, slots=True)
+class WithheldMap:
+    """From whom the class map of a slide is hidden, and why, in words.
 
-    Its model has learned from the marks of another reader on this slide (`withheld_readers`).
+    Parameters
+    ----------
+    readers
+        Why by reader, of all who have drawn there; empty for those from whom it is not hidden.
+    learned
+        Those whose marks are hidden with it from a reader who has drawn nothing yet.
+    """
+
+    readers: Mapping[str, str] = field(default_factory=dict)
+    learned: tuple[str, ...] = ()
+
+    def why(self, reader: str) -> str:
+        """Why it is hidden from a reader; empty where it is not.
+
+        Without a name it is hidden as soon as it is from anybody who has drawn.
+        """
+        if not reader:
+            return next(filter(None, self.readers.values()), "")
+        if reader in self.readers or not self.learned:
+            return self.readers.get(reader, "")
+        return (
+            f"{_hidden(reader, self.learned)}, and {reader} has not drawn and finished there. "
+            "Without a name it is shown to who does not read this slide"
+        )
+
+
+def _hidden(reader: str, whose: Iterable[str]) -> str:
+    names = " and ".join(sorted(whose, key=natural_key))
+    return (
+        f"The class map is hidden from {reader}: its model has learned from the marks of {names} "
+        "on this slide"
+    )
+
+
+def withheld_class_map(case: Case) -> WithheldMap:
+    """From whom the class map of the H&E slide is hidden.
+
+    Its model has learned from the marks of another reader on this slide (`withheld_readers`).  Who
+    has drawn nothing there yet is to read it, too, until at least two have and all have finished.
     """
     if case.store.origin(CLASSES) is None:
-        return {}
+        return WithheldMap()
     model = str(case.store.record(CLASSES).get("params", {}).get("model", ""))
     card = case.model_folder(model) / "card.json"
     training = read_json(card).get("training", {}) if model and card.is_file() else {}
     journal = training.get("journal") or {}
     learned = set(journal.get(case.name, {}) if journal else training.get("readers") or ())
+    drawn = readings(case) if learned else {}
     found = {}
-    for reader in readings(case) if learned else ():
+    for reader in drawn:
         whose = learned.intersection(withheld_readers(case, reader))
-        if whose:
-            names = " and ".join(sorted(whose, key=natural_key))
-            found[reader] = (
-                f"The class map is hidden from {reader}: its model has learned from the marks of "
-                f"{names} on this slide, and not all readers have finished"
-            )
-    return found
+        found[reader] = whose and f"{_hidden(reader, whose)}, and not all readers have finished"
+    over = len(drawn) > 1 and set(drawn) <= set(finished_readers(case))
+    others = () if over else tuple(sorted(learned.intersection(drawn), key=natural_key))
+    return WithheldMap({reader: why or "" for reader, why in found.items()}, others)
+
+
+def open_marks(case: Case, reader: str, stain: str = _STAIN) -> dict[str, AnnotationDocument]:
+    """The annotations that a reader may see: their own, and all others once all have finished.
+
+    Without a name those of a single reader, and else all or none.
+    """
+    documents, drawn = reader_documents(case, stain), readings(case, stain)
+    finished = set(finished_readers(case, stain))
+    if len(drawn) > 1 and set(drawn) <= finished:
+        return {name: one for name, one in documents.items() if name in finished}
+    alone = len(drawn) == 1 and not reader
+    return {name: one for name, one in drawn.items() if alone or name == reader}
 
 
 def decisions(case: Case, stain: str = _STAIN) -> dict[str, dict[str, str]]:

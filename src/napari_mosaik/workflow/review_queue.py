@@ -37,10 +37,11 @@ from napari_mosaik.annotate.review_queue import (
     take_turns,
     tile_kinds,
 )
-from napari_mosaik.core.artifact import Artifact
+from napari_mosaik.core.artifact import Artifact, defined_artifacts
 from napari_mosaik.core.catalogue import (
     ALIGNMENT,
     CLASS_PROBABILITY,
+    CLASSES,
     CORRECTED_ARTEFACT_MASK,
     METRICS,
     PET,
@@ -59,12 +60,13 @@ from napari_mosaik.core.journal import REVIEW, JournalChange, JournalPart, journ
 from napari_mosaik.core.params import digest
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.core.rasterise import rasterise
+from napari_mosaik.core.readers import check_reader_name
 from napari_mosaik.core.tiles import TileGrid
 from napari_mosaik.io.case import Case
 from napari_mosaik.io.files import read_json, write_json
 from napari_mosaik.segment.training_pixels import class_codes, class_list
 from napari_mosaik.tissue import ARTEFACT_NAMES
-from napari_mosaik.workflow.annotations import finished_readers, reader_documents
+from napari_mosaik.workflow.annotations import open_marks, withheld_class_map
 from napari_mosaik.workflow.case_status import CaseStatus, case_status
 from napari_mosaik.workflow.recipe import read_recipe
 from napari_mosaik.workflow.steps import maker_of
@@ -139,10 +141,14 @@ def review_queue(
     ranking: str = DEFAULT_RANKING,
     seed: int = 0,
     params: ReviewQueueParams | None = None,
+    *,
+    reader: str = "",
 ) -> ReviewQueue:
     """The tiles of a case in order of review priority, with a random control sample mixed in.
 
-    The ranking "uptake" first marks the case as a development case (`mark_development`).
+    The ranking "uptake" first marks the case as a development case (`mark_development`).  Nothing
+    that comes from the marks of others ranks for a *reader* before all have finished; a warning
+    says which signals are missing for that.
 
     Raises
     ------
@@ -152,7 +158,7 @@ def review_queue(
         A result that it needs is damaged.
     """
     chosen, params = ranking_named(ranking), params or ReviewQueueParams()
-    results = _Results(case)
+    results = _Results(case, reader)
     if not results.done(TILES):
         raise InputError(
             f"case {case.name} has no tiles yet ({results.why(TILES)}); run: napari-mosaik run "
@@ -168,10 +174,8 @@ def review_queue(
     signals = {name: signal for name, signal in signals.items() if name not in lacking}
     if not signals:
         why = "; ".join(dict.fromkeys(lacking.values()))
-        raise InputError(
-            f"case {case.name} cannot be ranked by '{ranking}': {why}. Run: napari-mosaik run "
-            f"{case.root}"
-        )
+        helps = "" if results.hidden else f". Run: napari-mosaik run {case.root}"
+        raise InputError(f"case {case.name} cannot be ranked by '{ranking}': {why}{helps}")
     if not chosen.blind:
         mark_development(case)
     priority, reasons = priorities(signals, chosen, len(grid))
@@ -242,10 +246,14 @@ def blind_readers(case: Case) -> frozenset[str]:
 
 # --- signals --------------------------------------------------------------------------------------
 class _Results:
-    """The results of a case that are done; each is read once."""
+    """The results of a case that are done; each is read once.
 
-    def __init__(self, case: Case) -> None:
-        self.case = case
+    ``hidden`` says why the class map, and what is computed from it, is hidden from the reader.
+    """
+
+    def __init__(self, case: Case, reader: str) -> None:
+        self.case, self.reader = case, reader
+        self.hidden = withheld_class_map(case).why(reader)
         self._status: CaseStatus = case_status(case)
         self._read: dict[str, Any] = {}
 
@@ -255,9 +263,24 @@ class _Results:
             raise CorruptArtifact(state.reason)
         return state.word == "done"
 
+    def shown(self, artifact: Artifact[Any]) -> bool:
+        """Whether a result is done and not hidden from the reader."""
+        return self.done(artifact) and not (self.hidden and self._knows_classes(artifact))
+
+    def _knows_classes(self, artifact: Artifact[Any]) -> bool:
+        """Whether a result was computed from the class map, or with it."""
+        if maker_of(artifact) == maker_of(CLASSES):
+            return True
+        origin = self.case.store.origin(artifact)
+        names = {name for name, _ in origin.inputs} if origin is not None else set()
+        return any(self._knows_classes(one) for one in defined_artifacts() if one.name in names)
+
     def why(self, artifact: Artifact[Any]) -> str:
         """Why a result is not there, in words."""
         step = maker_of(artifact)
+        if self.done(artifact):
+            made = "" if step == maker_of(CLASSES) else f"{step.title} reads the class map. "
+            return f"{made}{self.hidden}"
         state = self._status.states[step.name]
         return f"{step.title.lower()}: {state.word}" + (f", {state.reason}" if state.reason else "")
 
@@ -278,14 +301,14 @@ def _signals(
 ) -> dict[str, Signal]:
     """The wanted signals that there are; *lacking* receives why each of the others is missing."""
     signals: dict[str, Signal] = {}
-    classified = results.done(CLASS_PROBABILITY) and results.done(ALIGNMENT["he"])
+    classified = results.shown(CLASS_PROBABILITY) and results.done(ALIGNMENT["he"])
     if wanted.intersection(_CLASS_SIGNALS):
         if classified:
             names = results.read(CLASS_PROBABILITY).channels
             found = class_signals(_class_points(results, grid), names)
             signals |= {name: found[name] for name in _CLASS_SIGNALS if name in wanted}
         else:
-            absent = CLASS_PROBABILITY if not results.done(CLASS_PROBABILITY) else ALIGNMENT["he"]
+            absent = CLASS_PROBABILITY if not results.shown(CLASS_PROBABILITY) else ALIGNMENT["he"]
             lacking |= {name: results.why(absent) for name in _CLASS_SIGNALS if name in wanted}
     makers: dict[str, Callable[[_Results, TileGrid], Signal | str]] = {
         "disagreement": _disagreement,
@@ -325,7 +348,7 @@ def _class_points(results: _Results, grid: TileGrid) -> FloatArray:
 def _error(results: _Results, grid: TileGrid) -> Signal | str:
     """Predicted minus measured uptake: the only signal that reads the PET of the case."""
     for artifact in (PREDICTION, UPTAKE):
-        if not results.done(artifact):
+        if not results.shown(artifact):
             return results.why(artifact)
     measured = results.read(UPTAKE)
     error = np.asarray(results.read(PREDICTION)["suv"], float) - np.asarray(measured["suv"], float)
@@ -340,7 +363,7 @@ def _error(results: _Results, grid: TileGrid) -> Signal | str:
 
 
 def _cold(results: _Results, grid: TileGrid) -> Signal | str:
-    if not results.done(PREDICTION):
+    if not results.shown(PREDICTION):
         return results.why(PREDICTION)
     table = results.read(PREDICTION)
     return cold_among_hot(table["suv"], grid.windows(3), table.unit("suv"))
@@ -398,7 +421,7 @@ def _reader_differences(results: _Results, grid: TileGrid) -> list[tuple[FloatAr
     for one, other in combinations(read.values(), 2):
         text = "readers differ on {:.0f} % of what both have read"
         found.append((_differ(one, other), text))
-    if read and results.done(CLASS_PROBABILITY):
+    if read and results.shown(CLASS_PROBABILITY):
         points = _class_points(results, grid).reshape(len(grid), POINTS**2, -1)
         seen = np.isfinite(points[..., 0])
         predicted = np.where(seen, np.nan_to_num(points).argmax(axis=2) + 1, 0)
@@ -417,7 +440,7 @@ def _differ(one: NDArray[np.int64], other: NDArray[np.int64]) -> FloatArray:
 
 def _model_spread(results: _Results) -> list[tuple[FloatArray, str]]:
     """SD (n,) of the normalised SUV over network and baselines; none without a prediction."""
-    if not results.done(PREDICTION):
+    if not results.shown(PREDICTION):
         return []
     table = results.read(PREDICTION)
     models = [name for name in table if name.startswith("baseline_") and name not in _CONSTANT]
@@ -429,17 +452,14 @@ def _read_classes(results: _Results, grid: TileGrid) -> dict[str, NDArray[np.int
     """Class codes (n, points) of each reader at the points of each tile, label; 0 where unread.
 
     Code k is channel k - 1 of the class probabilities, where there are any.  Nobody sees the marks
-    of another reader before both have finished.
+    of another reader before all have finished.
     """
     case = results.case
-    documents = reader_documents(case)
-    if len(documents) > 1:
-        finished = finished_readers(case)
-        documents = {name: one for name, one in documents.items() if name in finished}
+    documents = open_marks(case, results.reader)
     to_reference = results.to_reference("he")
     if not documents or to_reference is None:
         return {}
-    known = results.read(CLASS_PROBABILITY).channels if results.done(CLASS_PROBABILITY) else ()
+    known = results.read(CLASS_PROBABILITY).channels if results.shown(CLASS_PROBABILITY) else ()
     drawn = class_list([shape for one in documents.values() for shape in one.shapes])
     names = class_codes(tuple(dict.fromkeys((*known, *drawn))))
     with case.slide("he") as slide:
@@ -499,7 +519,7 @@ class QueueSession(Closing):
         self, case: Case, reader: str, ranking: str = DEFAULT_RANKING, seed: int = 0
     ) -> None:
         self.case = case
-        self.queue = review_queue(case, ranking, seed)
+        self.queue = review_queue(case, ranking, seed, reader=check_reader_name(reader))
         made = digest([[item.tile, item.control] for item in self.queue.tiles])
         self._head = {"queue": self.queue.ranking, "seed": self.queue.seed, "made": made}
         self.part = JournalPart(case.root, reader, REVIEW)

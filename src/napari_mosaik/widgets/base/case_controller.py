@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, TypeVar
 
 from qtpy.QtCore import QObject, Signal
@@ -22,7 +21,7 @@ from napari_mosaik.view.tile_data import TileData, read_tile_data
 from napari_mosaik.view.worth import worth_lines
 from napari_mosaik.widgets.base.worker import Job, Problem, Report, Steps, Task, problem_of
 from napari_mosaik.widgets.base.workspace import LoopChange, Workspace
-from napari_mosaik.workflow.annotations import withheld_class_map
+from napari_mosaik.workflow.annotations import WithheldMap, withheld_class_map
 from napari_mosaik.workflow.case_status import CaseStatus, case_status
 from napari_mosaik.workflow.parallel import computing_on
 from napari_mosaik.workflow.recipe import Recipe, read_recipe, write_recipe
@@ -63,7 +62,7 @@ class CaseController(QObject):
         self._tasks: set[Task] = set()
         self._tile_data, self._results = TileData(), dict[str, str]()  # as if nothing was hidden
         self._blind_readers: frozenset[str] = frozenset()
-        self._withheld: dict[str, str] = {}
+        self._withheld = WithheldMap()
         workspace.events.blind.connect(self._blinded)
         workspace.events.withheld.connect(self._show_data)
         workspace.events.reader.connect(self._show_blindness)
@@ -280,7 +279,7 @@ class CaseController(QObject):
 
         def then(
             answer: tuple[
-                CaseStatus, dict[str, str], TileData, WaitingUpdate, frozenset[str], dict[str, str]
+                CaseStatus, dict[str, str], TileData, WaitingUpdate, frozenset[str], WithheldMap
             ],
         ) -> None:
             if generation == self._generation:  # neither another case nor a newer refresh
@@ -292,7 +291,7 @@ class CaseController(QObject):
                 self._show_data()
 
         def work() -> tuple[
-            CaseStatus, dict[str, str], TileData, WaitingUpdate, frozenset[str], dict[str, str]
+            CaseStatus, dict[str, str], TileData, WaitingUpdate, frozenset[str], WithheldMap
         ]:
             status = case_status(case, recipe)
             lines, data = result_lines(case, status.states), read_tile_data(case)
@@ -301,21 +300,19 @@ class CaseController(QObject):
 
         self.read("Case", work, then)
 
-    def know_blind(
-        self, readers: frozenset[str], withheld: Mapping[str, str] = MappingProxyType({})
-    ) -> None:
+    def know_blind(self, readers: frozenset[str], withheld: WithheldMap | None = None) -> None:
         """Hide the measured uptake from some readers, and while nobody said who is reading.
 
-        The same for the class map: *withheld* has by reader why it is hidden.
+        The same for the class map, from whom *withheld* says; as before if it is None.
         """
-        self._blind_readers, self._withheld = readers, dict(withheld)
+        self._blind_readers = readers
+        self._withheld = self._withheld if withheld is None else withheld
         self._show_blindness()
 
     def _show_blindness(self, *_: object) -> None:
         reader, readers = self.workspace.reader, self._blind_readers
         self.workspace.blind = reader in readers or (not reader and bool(readers))
-        anyone = "" if reader else next(iter(self._withheld.values()), "")
-        self.workspace.withheld = self._withheld.get(reader, anyone)
+        self.workspace.withheld = self._withheld.why(reader)
 
     def _blinded(self, blind: bool, *_: object) -> None:
         if blind:
