@@ -1,6 +1,7 @@
 """A walk through the window with real events of the X server: how late it is, how well it obeys.
 
 python benchmarks/walk.py [--cohort FOLDER] [--busy 2] [--stations NAME ...] [--why] [--json]
+python benchmarks/walk.py --case FOLDER [--stations ...] [--shots FOLDER] [--why] [--json]
 
 The window opens a finished case (a copy of a case of FOLDER, or a tiny sample made here), and the
 walk opens every page, starts a preview, shows and hides every overlay, enters and leaves the
@@ -14,6 +15,10 @@ Exit code 1 when a bar is missed.
 The processor time of the window's thread stands beside each lateness: on a busy machine it is the
 steadier figure.  ``--why`` samples that thread while the loop is silent and tells where it was.
 A station that does not end within its limit ends the walk with where the window was.
+With --case the window is that of `napari-mosaik view FOLDER`, on the case itself, of any size: the
+time to the picture counts from the start of the process, and the stations are each overlay, panning
+and zooming by hand with overlays shown (alone, and all at once), a click on a tile, and cancelling
+while panning.  An overlay counts as shown once nothing of it waits to be read.
 Needs Xvfb, openbox and xdotool when there is no display (apt install xvfb openbox xdotool).
 """
 
@@ -24,6 +29,7 @@ import faulthandler
 import gc
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -58,31 +64,50 @@ BARS = {
     "cancel_acknowledged_ms": 100.0,
     "memory_of_switches_mb": 20.0,
 }
-"""The greatest value of each figure."""
+BARS_OF_A_CASE = {
+    "open_s": 5.0,
+    "overlay_first_s": 1.0,
+    "overlay_again_s": 0.1,
+    "pan_p99_ms": 50.0,
+    "pan_max_ms": 250.0,
+    "inspector_s": 0.5,
+    "cancel_acknowledged_ms": 100.0,
+    "preview_s": 2.0,
+    "peak_gib": 1.5,
+}
+"""The greatest value of each figure; those of a case of real size follow."""
+STOPS_UM = (8.0, 2.0, 0.5)
+"""Pixel sizes of the screen at which the view is dragged about."""
 
 
 class Walk:
     """One walk; figures and the lateness of the window by action."""
 
-    def __init__(self, cohort: Path, why: bool = False) -> None:
+    def __init__(self, cohort: Path, why: bool = False, viewer: Any = None) -> None:
         import napari
         from qtpy.QtCore import Qt, QTimer
 
         from napari_mosaik.widgets.dock import MosaikDock
 
-        self.cohort = cohort
-        self.viewer = napari.Viewer(show=False)
-        self.dock = MosaikDock(self.viewer)
+        self.cohort, opened = cohort, viewer is not None
+        self.viewer = viewer or napari.Viewer(show=False)
+        if opened:
+            self.dock = next(iter(viewer.window.dock_widgets.values()))
+        else:
+            self.dock = MosaikDock(self.viewer)
+            self.viewer.window.add_dock_widget(self.dock, name="MOSAIK", area="right")
         self.dock.workspace.reader = "walker"
-        self.viewer.window.add_dock_widget(self.dock, name="MOSAIK", area="right")
         self.viewer.show()
         self.viewer.window.resize(1366, 768)
+        self.shots: Path | None = None
         self.canvas = self.viewer.window._qt_viewer.canvas
         self.draws = 0
         self.canvas._scene_canvas.events.draw.connect(self._drew, position="last")
         self.figures: dict[str, float] = {}
         self.actions: dict[str, dict[str, float]] = {}
         self.late: list[float] = []
+        self.late_panning: list[float] = []
+        self.busy_panning: list[float] = []
         self._here: list[float] = []
         self._busy: list[float] = []
         self._last = time.perf_counter()
@@ -92,7 +117,8 @@ class Walk:
         self._timer = QTimer()
         self._timer.setTimerType(Qt.TimerType.PreciseTimer)
         self._timer.timeout.connect(self._tick)
-        self.run_for(1.0)
+        if not opened:
+            self.run_for(1.0)
         self._timer.start(TICK_MS)
 
     def _drew(self, _event: Any) -> None:
@@ -128,6 +154,22 @@ class Walk:
         self.canvas._scene_canvas.update()
         return self.until(lambda: self.draws > before)
 
+    def complete(self) -> float:
+        """Wait until nothing that is visible waits to be read, and was drawn; seconds it took."""
+        readers, began, calm = self.dock.board._readers, time.perf_counter(), 0
+        while calm < 2:  # pixels that have come are drawn together, a moment later
+            self.drawn()
+            busy = readers._running or any(lane.waiting for lane in readers._lanes)
+            calm = 0 if busy else calm + 1
+            self.run_for(0.05 if calm == 1 else 0.0)
+        return time.perf_counter() - began - 0.05
+
+    def shot(self, name: str) -> None:
+        """A picture of the whole window as it is now."""
+        if self.shots is not None:
+            self.complete()
+            self.viewer.window._qt_window.grab().save(str(self.shots / f"{name}.png"))
+
     @contextmanager
     def action(self, name: str) -> Iterator[None]:
         """Note duration and lateness of what is done inside."""
@@ -138,6 +180,9 @@ class Walk:
         took = time.perf_counter() - began - 0.05
         worst = max(self._here, default=0.0)
         self.late += self._here
+        if name.startswith("pan "):
+            self.late_panning += self._here
+            self.busy_panning += self._busy
         busy = max(self._busy, default=0.0)
         self.actions[name] = {
             "s": round(took, 3),
@@ -175,6 +220,22 @@ class Walk:
         self.xdo(*words, "mouseup", 1)
 
     # --- the stations ---------------------------------------------------------------------------
+    def opened_case(self) -> None:
+        """What `view` opens, until the slide is drawn sharp for this view."""
+        board = self.dock.board
+        with self.action("view case"):
+            self.until(lambda: board.layer("H&E") is not None)
+            self.until(lambda: board.slides["he"].settle(0.0))
+            self.complete()
+            self.figures["open_s"] = seconds_since_start()
+            self.figures["open_thread_cpu_s"] = time.thread_time()
+        with self.action("settle"):
+            self.until(lambda: bool(board.specs))
+            self.figures["overlays_offered_s"] = seconds_since_start()
+            self.run_for(4.0)  # pages are built beforehand
+        self.figures["open_gib"] = _resident_mb() / 1024
+        self.shot("whole")
+
     def open_case(self) -> None:
         """Open, until the slide is drawn."""
         dock = self.dock
@@ -248,9 +309,94 @@ class Walk:
                 with self.action(f"{'show' if shown else 'hide'} {name} ({what})"):
                     began = time.perf_counter()
                     board.set_shown(name, shown)
-                    self.drawn()
-                    self.most(f"overlay_{what}_s", time.perf_counter() - began)
+                    waited = time.perf_counter() - began
+                    took = self.drawn()
+                    if shown:
+                        took = self.complete()
+                    self.most(f"overlay_{what}_s", took + waited)
+                if what == "first":
+                    self.shot(f"whole_{_file(name)}")
             board.set_shown(name, False)
+
+    def pan(self) -> None:
+        """Zoom in by the wheel and drag the view about, each large overlay alone, then all."""
+        board = self.dock.board
+        names = _overlays(board)
+        for name in names:
+            board.set_shown(name, False)
+        large = [name for name in names if board.specs[name].multiscale]
+        for title, shown in (("slide", []), *((name, [name]) for name in large), ("all", names)):
+            for name in shown:
+                board.set_shown(name, True)
+            self.viewer.reset_view()
+            self.complete()
+            self._about(title)
+            for name in shown:
+                board.set_shown(name, False)
+        self.figures["pan_p99_ms"] = float(np.percentile(self.late_panning, 99))
+        self.figures["pan_max_ms"] = max(self.late_panning)
+        self.figures["pan_p99_cpu_ms"] = float(np.percentile(self.busy_panning, 99))
+        self.figures["pan_max_cpu_ms"] = max(self.busy_panning)
+
+    def _about(self, title: str) -> None:
+        """Wheel and drags, from the whole section down to the pixels of the slide."""
+        native, camera = self.canvas.native, self.viewer.scene.camera
+        middle = native.mapToGlobal(native.rect().center())
+        for stop in STOPS_UM:
+            with self.action(f"pan {title}: zoom to {stop:g} um"):
+                self.xdo("mousemove", middle.x(), middle.y())
+                while camera.zoom < 1 / stop:
+                    self.xdo("click", "--repeat", 4, "--delay", 40, 4)
+            with self.action(f"pan {title}: drag at {stop:g} um"):
+                for x, y in ((-260, -120), (240, -140), (-200, 180), (260, 150)):
+                    path = np.linspace((x, y), (-x, -y), 40)
+                    self.stroke(path, 0.8)
+            self.shot(f"{stop:g}um_{_file(title)}")
+
+    def inspector(self) -> None:
+        """A click on the canvas, until the tile is shown in all stains."""
+        dock = self.dock
+        self.viewer.reset_view()
+        for number, offset in enumerate(((0, 0), (40, 30), (-60, 20), (25, -45))):
+            self.complete()
+            native, before = self.canvas.native, dock.workspace.tile
+            pictures = self._tile_pictures()
+            at = native.mapToGlobal(native.rect().center())
+            with self.action(f"click on tile {number + 1}"):
+                began = time.perf_counter()
+                self.xdo("mousemove", at.x() + offset[0], at.y() + offset[1], "click", 1)
+                self.until(lambda before=before: dock.workspace.tile != before)
+                self.until(lambda pictures=pictures: self._tile_pictures() - pictures)
+                took = time.perf_counter() - began
+            self.most("inspector_s", took)
+        self.shot("inspector")
+
+    def _tile_pictures(self) -> set[int]:
+        """Keys of the pictures in the inspector; others after each tile, all at once."""
+        inspector = self.dock.inspector
+        found = [] if inspector is None else inspector.images.values()
+        return {view.image.pixmap().cacheKey() for view in found if view.image.pixmap().width()}
+
+    def cancel_panning(self) -> None:
+        """Drag the view while a step runs, and click *Cancel*."""
+        dock, space = self.dock, self.dock.workspace
+        job = dock.controller.run_steps(("tissue_he",))
+        if job is None:
+            return
+        heard: list[float] = []
+        job.cancelling.connect(lambda: heard.append(time.perf_counter()))
+        with self.action("pan slide: while a step runs"):
+            self.stroke(np.linspace((-260, -120), (260, 120), 40), 0.8)
+        if space.job is not job:
+            return
+        with self.action("cancel while panning"):
+            began = time.perf_counter()
+            self.click(dock.bar.cancel)
+            self.until(lambda: bool(heard) or space.job is None, 5)
+            if heard:
+                self.most("cancel_acknowledged_ms", 1000 * (heard[0] - began))
+            self.until(lambda: space.job is None)
+            self.figures["cancel_stopped_s"] = time.perf_counter() - began
 
     def layouts(self) -> None:
         """2 x 2 and review maps, in and out, twice."""
@@ -379,7 +525,7 @@ class Walk:
                 self.run_for(0.5)
         self.figures["memory_of_switches_mb"] = _resident_mb() - began
 
-    def end(self) -> dict[str, Any]:
+    def end(self, bars: dict[str, float] = BARS) -> dict[str, Any]:
         """Close the window; all figures."""
         self._timer.stop()
         self.dock.close()
@@ -387,7 +533,7 @@ class Walk:
         self.figures["stall_p99_ms"] = float(np.percentile(self.late, 99))
         self.figures["stall_max_ms"] = max(self.late)
         met = {
-            name: self.figures[name] <= bar for name, bar in BARS.items() if name in self.figures
+            name: self.figures[name] <= bar for name, bar in bars.items() if name in self.figures
         }
         return {"figures": self.figures, "met": met, "actions": self.actions}
 
@@ -445,6 +591,22 @@ def _overlays(board: Any) -> list[str]:
     return [name for name in names if name not in ("H&E", "CD34", "CAIX")]
 
 
+def _file(name: str) -> str:
+    return "".join(letter if letter.isalnum() else "_" for letter in name.lower())
+
+
+def seconds_since_start() -> float:
+    """Seconds since this process began."""
+    ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    up = float(Path("/proc/uptime").read_text().split()[0])
+    return up - ticks / os.sysconf("SC_CLK_TCK")
+
+
+def peak_gib() -> float:
+    """The most memory that this process has held, GiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
 def _value(field: Any) -> Any:
     return field.currentIndex() if hasattr(field, "currentIndex") else field.value()
 
@@ -496,9 +658,52 @@ def walk(cohort: Path, stations: list[str], why: bool = False) -> dict[str, Any]
     return made.end()
 
 
+def walk_case(
+    case: Path, stations: list[str], why: bool = False, shots: Path | None = None
+) -> dict[str, Any]:
+    """The stations on one case of any size in the window that `view` opens."""
+    import napari
+
+    from napari_mosaik.cli.common import open_window
+
+    found: dict[str, Any] = {}
+
+    def instead() -> None:  # of waiting until somebody closes the window
+        made = Walk(case, why, napari.current_viewer())
+        made.shots = shots
+        made.opened_case()
+        for station in stations:
+            faulthandler.dump_traceback_later(LIMIT_S, exit=True)
+            getattr(made, station)()
+            faulthandler.cancel_dump_traceback_later()
+        made.figures["peak_gib"] = peak_gib()
+        if made.watch is not None:
+            made.watch.tell()
+        found.update(made.end(BARS_OF_A_CASE))
+
+    napari.run = instead
+    open_window(case)
+    return found
+
+
+STATIONS_OF_A_CASE = ["overlays", "pan", "inspector", "cancel_panning"]
 STATIONS = [
     "pages", "preview", "overlays", "layouts", "strokes", "what_ifs", "cancels", "switches",
 ]  # fmt: skip
+
+
+def _walked(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """What was asked for: one case as it is, or a cohort that is copied to a folder or made."""
+    if options.case is not None:
+        if options.shots is not None:
+            options.shots.mkdir(parents=True, exist_ok=True)
+        chosen = options.stations or STATIONS_OF_A_CASE
+        return walk_case(options.case, chosen, options.why, options.shots)
+    if options.cohort is None:
+        make_cohort(folder)
+    else:
+        shutil.copytree(options.cohort, folder)
+    return walk(folder, options.stations or STATIONS, options.why)
 
 
 def main() -> int:
@@ -506,7 +711,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cohort", type=Path, default=None, help="finished cases; they are copied")
     parser.add_argument("--busy", type=int, default=0, help="processes that compute meanwhile")
-    parser.add_argument("--stations", nargs="+", default=STATIONS, choices=STATIONS)
+    parser.add_argument("--case", type=Path, default=None, help="a finished case; it is not copied")
+    parser.add_argument("--shots", type=Path, default=None, help="with --case: folder of pictures")
+    both = [*STATIONS, *(name for name in STATIONS_OF_A_CASE if name not in STATIONS)]
+    parser.add_argument("--stations", nargs="+", choices=both)
     parser.add_argument("--why", action="store_true", help="where the time of stalls went")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
@@ -514,27 +722,23 @@ def main() -> int:
     faulthandler.enable()
     with tempfile.TemporaryDirectory() as scratch:
         os.environ["NAPARI_CONFIG"] = str(Path(scratch) / "settings.yaml")
-        folder = Path(scratch) / "cohort"
-        if options.cohort is None:
-            make_cohort(folder)
-        else:
-            shutil.copytree(options.cohort, folder)
         busy = [
             subprocess.Popen([sys.executable, "-c", "while True: pass"])
             for _ in range(options.busy)
         ]
         try:
-            result = walk(folder, options.stations, options.why)
+            result = _walked(options, Path(scratch) / "cohort")
         finally:
             for one in busy:
                 one.kill()
     result["busy"] = options.busy
+    bars = BARS if options.case is None else BARS_OF_A_CASE
     if options.json:
         print(json.dumps(result, indent=1))
     else:
         for name, value in result["figures"].items():
             word = "met" if result["met"].get(name, True) else "MISSED"
-            print(f"{name:26s} {value:9.3f}  <= {BARS.get(name, float('inf')):<8g} {word}")
+            print(f"{name:26s} {value:9.3f}  <= {bars.get(name, float('inf')):<8g} {word}")
         worst = sorted(result["actions"].items(), key=lambda item: -item[1]["worst_ms"])[:12]
         for name, found in worst:
             print(f"  {found['worst_ms']:7.0f} ms late in {name} ({found['s']:.2f} s)")

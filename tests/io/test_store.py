@@ -159,10 +159,30 @@ def test_a_table_is_read_once_wherever_its_file_lies_and_again_when_it_changed(
     assert store.read(TABLE) is not store.read(TABLE)
 
 
+def test_of_a_table_only_the_columns_asked_for_are_read(store, monkeypatch):
+    import pyarrow.parquet as pq
+
+    read, original = [], pq.ParquetFile.read
+    monkeypatch.setattr(
+        pq.ParquetFile, "read", lambda f, columns: read.extend(columns) or original(f, columns)
+    )
+    whole = values()[TABLE]
+    rows, none = store.part(TABLE)
+    assert (rows, list(none), none.about, none.units) == (len(whole), [], whole.about, whole.units)
+    assert read == []
+    rows, one = store.part(TABLE, "row_um")
+    assert read == list(one) == ["row_um"]
+    np.testing.assert_array_equal(one["row_um"], whole["row_um"])
+    with pytest.raises(InputError, match="no column 'area'"):
+        store.part(TABLE, "area")
+
+
 def test_a_damaged_table_is_told(store):
     _flip(store.folder(TABLE) / "table.parquet")
     with pytest.raises(CorruptArtifact, match=r"'table'.*--force"):
         store.read(TABLE)
+    with pytest.raises(CorruptArtifact, match=r"'table'.*--force"):
+        store.part(TABLE)
 
 
 def test_a_damaged_record_is_told(store):

@@ -1,8 +1,17 @@
 """One presentation record per step: found by itself, empty without results, and consistent."""
 
+import numpy as np
 import pytest
 
-from napari_mosaik.core.catalogue import ALIGNMENT, STAINS
+from napari_mosaik.core import LabelImage, Lattice, Table
+from napari_mosaik.core.catalogue import (
+    ALIGNMENT,
+    CAIX_CELLS,
+    NUCLEI,
+    NUCLEUS_OBJECTS,
+    STAINS,
+)
+from napari_mosaik.io.store import CaseStore
 from napari_mosaik.view.case_results import CaseResults
 from napari_mosaik.view.display_settings import STAINS_OF_SLIDE
 from napari_mosaik.view.presentation import (
@@ -76,6 +85,31 @@ def test_result_lines_of_stored_steps_are_words(complete):
         assert line
         assert "nan" not in line
         assert "None" not in line
+
+
+def test_no_table_of_objects_is_read_whole_to_say_how_many_there_are(case, monkeypatch):
+    """A slide has millions of nuclei: a case opens without their measurements."""
+    lattice = Lattice("he", (30, 40), (1.0, 1.0))
+    labels = LabelImage(np.eye(30, 40, dtype=np.int32), lattice)
+    columns = {name: np.array([3.0, 9.0]) for name in ("row_um", "column_um", "area_um2")}
+    table = Table(columns, {}, {"method": "network"}, "he")
+    commit(case, {NUCLEI: labels, NUCLEUS_OBJECTS: table, CAIX_CELLS: table})
+    asked = []
+    monkeypatch.setattr(CaseStore, "read", _noting(asked, CaseStore.read))
+    steps = ("nuclei", "caix")
+    lines = result_lines(case, dict.fromkeys(steps, StepStatus("done")))
+    assert lines == {"nuclei": "2 nuclei\nnetwork", "caix": "2 cells"}
+    assert [spec.name for spec in specs_for(case, steps)] == ["Nuclei"]
+    report_tables(CaseResults(case))
+    assert set(asked) == {"nuclei"}  # the labels, which stay on the disk
+
+
+def _noting(asked, read):
+    def noted(store, artifact):
+        asked.append(artifact.name)
+        return read(store, artifact)
+
+    return noted
 
 
 def test_tables_of_one_title_are_one_table(complete):

@@ -158,6 +158,23 @@ class CaseStore:
             value: T = _read_value(artifact, self.folder(artifact))
         return value
 
+    def part(self, artifact: Artifact[Table], *columns: str) -> tuple[int, Table]:
+        """The number of rows of a stored table, and the table with some of its columns only.
+
+        Nothing else is read of millions of rows; units and sentences are those of all columns.
+        Raises as `read` does, and `InputError` where a column is missing.
+        """
+        if self._stated(artifact) is None:
+            raise InputError(f"there is no result '{artifact.name}' yet; run its step first")
+        self._check(artifact, CHECKED_BYTES)
+        with self._damage_named(artifact):
+            path = self.folder(artifact) / "table.parquet"
+            found, meta, rows = _read_parquet(path, columns)
+        table = Table(found, meta["units"], meta["about"], meta["frame"])
+        for name in columns:
+            _ = table[name]
+        return rows, table
+
     def glance(self, artifact: Artifact[Any]) -> None:
         """Raise `CorruptArtifact` if a file of a stored artifact is missing or was changed.
 
@@ -432,14 +449,20 @@ def _geo_metadata() -> dict[str, Any]:
     return {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}
 
 
-def _read_parquet(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+def _read_parquet(
+    path: Path, only: Collection[str] | None = None
+) -> tuple[dict[str, NDArray[Any]], dict[str, Any], int]:
+    """Columns, or *only* some, our metadata, and the number of rows of a table."""
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path, page_checksum_verification=True) as file:
         meta = json.loads((file.schema_arrow.metadata or {})[b"mosaik"])
         names = [name for name in file.schema_arrow.names if name != "geometry"]
+        if only is not None:
+            names = [name for name in names if name in only]
         # One after the other: of millions of rows only one column exists twice.
-        return {name: file.read([name])[name].to_numpy() for name in names}, meta
+        columns = {name: file.read([name])[name].to_numpy() for name in names}
+        return columns, meta, file.metadata.num_rows
 
 
 _TABLES: OrderedDict[tuple[int, ...], Table] = OrderedDict()
@@ -456,7 +479,7 @@ def _read_table(folder: Path) -> Table:
         if about.st_ino and key in _TABLES:
             _TABLES.move_to_end(key)
             return _TABLES[key]
-    columns, meta = _read_parquet(folder / "table.parquet")
+    columns, meta, _ = _read_parquet(folder / "table.parquet")
     for column in columns.values():
         column.setflags(write=False)
     table = Table(columns, meta["units"], meta["about"], meta["frame"])
@@ -480,7 +503,7 @@ def _write_grid(folder: Path, grid: TileGrid, name: str) -> None:
 
 
 def _read_grid(folder: Path) -> TileGrid:
-    columns, meta = _read_parquet(folder / "table.parquet")
+    columns, meta, _ = _read_parquet(folder / "table.parquet")
     return TileGrid(
         lattice_from(meta["lattice"]),
         float(meta["size_um"]),

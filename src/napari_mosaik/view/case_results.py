@@ -47,6 +47,13 @@ class CaseResults:
         value = self.get(artifact)
         return self.case.store.read(artifact) if value is None else value
 
+    def part(self, artifact: Artifact[Table], *columns: str) -> tuple[int, Table]:
+        """Number of rows of a stored table, and only some of its columns.
+
+        Raises `InputError` when its step has not been run.
+        """
+        return self.case.store.part(artifact, *columns)
+
     def has(self, *artifacts: Artifact[Any]) -> bool:
         """Whether all of these are stored; nothing is read."""
         return all(self.case.store.origin(artifact) is not None for artifact in artifacts)

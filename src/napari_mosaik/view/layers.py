@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -30,6 +31,8 @@ from napari_mosaik.core.palette import code_colours, one_colour
 from napari_mosaik.core.rasterise import rasterise
 from napari_mosaik.core.shapes import AnnotatedShape
 from napari_mosaik.core.uncertainty import normalised_entropy
+from napari_mosaik.view.formatting import number
+from napari_mosaik.view.label_levels import Density, LabelLevels, object_density, outline_codes
 from napari_mosaik.view.maps import parameter_layer
 from napari_mosaik.view.spec import LayerSpec, Legend, placement, placement_um
 
@@ -77,6 +80,14 @@ NOTHING_DRAWN: Final = "nothing"
 """In place of a class, where a reader has drawn none."""
 OUTLINE: Final = 128
 """Added to the code of a class on the outline of an annotation."""
+_TISSUE_PX: Final = 2
+"""Width of the outline of the tissue, in pixels of its mask."""
+_NUCLEI_PER_MM2: Final = (500.0, 1000.0, 2000.0, 4000.0, 8000.0)
+_VESSELS_PER_MM2: Final = (10.0, 25.0, 50.0, 100.0, 200.0)
+_NUCLEI_FAR: Final = {"from_um": 4.0, "window_um": 160.0}
+_VESSELS_FAR: Final = {"from_um": 8.0, "window_um": 480.0}
+"""Pixels so wide show objects per mm², counted in a square of this edge, µm."""
+_FAR_ALPHA: Final = 0.7
 _HATCH: Final = 0.75
 _FILL: Final = 0.4
 """Opacity of an annotated area within its outline."""
@@ -119,13 +130,14 @@ def tissue_layer(mask: Raster, transform: Transform | None = None) -> LayerSpec:
     return LayerSpec(
         title,
         "labels",
-        (np.nan_to_num(np.asarray(mask.values, float)) > 0.5).astype(np.uint8),
+        outline_codes(np.nan_to_num(np.asarray(mask.values, float)) > 0.5, _TISSUE_PX),
         placement(mask.lattice, transform),
         {"colormap": one_colour(palette.TISSUE)},
-        {"contour": 2},
+        {"contour": _TISSUE_PX},
         legend=Legend(title, entries=(("tissue outline", palette.TISSUE),)),
         result=result,
         space=mask.lattice.frame,
+        coded=True,
     )
 
 
@@ -194,9 +206,17 @@ def tiles_layer(grid: TileGrid, transform: Transform | None = None) -> LayerSpec
     )
 
 
-def vessels_layer(vessels: LabelImage, transform: Transform | None = None) -> LayerSpec:
-    """Vessels as green outlines, from a label image (rows, columns)."""
-    return _outlined(vessels, transform, VESSELS.name, "vessel", palette.VESSEL)
+def vessels_layer(
+    vessels: LabelImage,
+    transform: Transform | None = None,
+    centres_um: FloatArray | None = None,
+) -> LayerSpec:
+    """Vessels as green outlines, from a label image (rows, columns) with its pyramid levels.
+
+    Far away their number per mm² in colours, from their centroids (n, 2): row and column, µm.
+    """
+    far = _density(vessels, centres_um, _VESSELS_PER_MM2, _VESSELS_FAR)
+    return _outlined(vessels, transform, VESSELS.name, ("vessel", "vessels"), palette.VESSEL, far)
 
 
 def excluded_dab_layer(
@@ -220,29 +240,87 @@ def excluded_dab_layer(
         legend=Legend(title, entries=(("excluded", palette.EXCLUDED),), note=note),
         result=EXCLUDED_DAB.name,
         space=objects.lattice.frame,
+        coded=bool(objects.levels),
+        objects=LabelLevels(objects) if objects.levels else None,
     )
 
 
-def nuclei_layer(nuclei: LabelImage, transform: Transform | None = None) -> LayerSpec:
-    """Nuclei as lime outlines, from a label image (rows, columns) with its pyramid levels."""
-    return _outlined(nuclei, transform, NUCLEI.name, "nucleus", palette.NUCLEUS)
+def nuclei_layer(
+    nuclei: LabelImage,
+    transform: Transform | None = None,
+    centres_um: FloatArray | None = None,
+) -> LayerSpec:
+    """Nuclei as lime outlines, from a label image (rows, columns) with its pyramid levels.
+
+    Far away their number per mm² in colours, from their centroids (n, 2): row and column, µm.
+    """
+    far = _density(nuclei, centres_um, _NUCLEI_PER_MM2, _NUCLEI_FAR)
+    return _outlined(nuclei, transform, NUCLEI.name, ("nucleus", "nuclei"), palette.NUCLEUS, far)
+
+
+def _density(
+    labels: LabelImage,
+    centres_um: FloatArray | None,
+    bounds: Sequence[float],
+    far: Mapping[str, float],
+) -> Density | None:
+    if centres_um is None or not labels.levels:
+        return None
+    n_levels = 1 + len(labels.levels)
+    return object_density(
+        centres_um,
+        labels.lattice,
+        n_levels,
+        from_um=far["from_um"],
+        window_um=far["window_um"],
+        bounds=bounds,
+    )
 
 
 def _outlined(
-    labels: LabelImage, transform: Transform | None, result: str, word: str, colour: str
+    labels: LabelImage,
+    transform: Transform | None,
+    result: str,
+    words: tuple[str, str],
+    colour: str,
+    far: Density | None,
 ) -> LayerSpec:
-    name = LAYER_TITLES[result]
+    name, colours = LAYER_TITLES[result], one_colour(colour)
+    entries, note = [(words[0], colour)], ""
+    if far is not None:
+        shown = density_colours(len(far.bounds) + 1)
+        colours |= {far.code(k): palette.rgba(c, _FAR_ALPHA) for k, c in enumerate(shown)}
+        entries += zip(_classes_of(far.bounds), shown, strict=True)
+        window = number(far.window_um, "µm")
+        note = f"from afar: {words[1]} per mm² of the slide, counted within {window}"
     return LayerSpec(
         name,
         "labels",
         _levels(labels),
         placement(labels.lattice, transform),
-        {"colormap": one_colour(colour)},
+        {"colormap": colours},
         {"contour": 1},
-        legend=Legend(name, entries=((word, colour),)),
+        legend=Legend(name, entries=tuple(entries), note=note),
         result=result,
         space=labels.lattice.frame,
+        coded=bool(labels.levels),
+        objects=LabelLevels(labels, far) if labels.levels else None,
     )
+
+
+def density_colours(n: int) -> list[str]:
+    """Colours of n classes from low to high, "#rrggbb"."""
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    return [to_hex(colormaps[palette.PARAMETER_COLORMAP](x)) for x in np.linspace(0, 1, n)]
+
+
+def _classes_of(bounds: Sequence[float]) -> list[str]:
+    """Classes of objects per mm² in words, from low to high."""
+    words = [number(int(bound)) for bound in bounds]
+    inner = [f"{low} to {high} per mm²" for low, high in pairwise(words)]
+    return [f"under {words[0]} per mm²", *inner, f"{words[-1]} per mm² and more"]
 
 
 def class_colours(names: Mapping[int, str]) -> dict[int, str]:

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from napari_mosaik.core import FrameMismatch, Lattice, Transform
+
+if TYPE_CHECKING:
+    from napari_mosaik.view.label_levels import LabelLevels
 
 __all__ = ["AXES", "UNITS", "LayerKind", "LayerSpec", "Legend", "placement", "placement_um"]
 
@@ -76,6 +79,11 @@ class LayerSpec:
         Name of the artifact that is shown; empty for others.
     space
         Coordinate space of the data: the section or the PET whose alignment moves the layer.
+    coded
+        Whether the data of a label image are codes of `label_levels`, in which outlines are drawn
+        already: "contour" then says whether the inside of an object is left clear.
+    objects
+        Object labels that the canvas reads as codes, piece by piece, in place of *data*.
     """
 
     name: str
@@ -90,6 +98,8 @@ class LayerSpec:
     legend: Legend | None = None
     result: str = ""
     space: str = ""
+    coded: bool = False
+    objects: LabelLevels | None = None
 
     @property
     def multiscale(self) -> bool:

@@ -50,7 +50,7 @@ class _Kind:
     slide: str
     one: str
     many: str
-    draw: Callable[[LabelImage, Transform | None], LayerSpec]
+    draw: Callable[..., LayerSpec]
 
 
 _VESSELS = _Kind(VESSELS, "cd34", "vessel", "vessels", layers.vessels_layer)
@@ -66,8 +66,12 @@ def _object_layers(kind: _Kind, results: CaseResults, choice: str) -> list[Layer
     """The objects with their manual corrections, once these were applied."""
     if not results.has(kind.labels):
         return []
-    labels = results.get(objects_now(results.case.store, kind.labels.name)[0])
-    return [] if labels is None else [kind.draw(labels, results.transform(kind.slide))]
+    now, objects = objects_now(results.case.store, kind.labels.name)
+    labels = results.get(now)
+    if labels is None:
+        return []
+    centres = results.part(objects, "row_um", "column_um")[1].points_um()
+    return [kind.draw(labels, results.transform(kind.slide), centres)]
 
 
 def _vessel_layers(results: CaseResults, choice: str) -> list[LayerSpec]:
@@ -85,7 +89,7 @@ def _reasons(table: object) -> list[str]:
 
 def _vessel_line(results: CaseResults) -> str:
     record = results.record(VESSELS)
-    line = count(len(results.read(VESSEL_OBJECTS)), "vessel")
+    line = count(results.part(VESSEL_OBJECTS)[0], "vessel")
     staining, excluded = record.get(STAINING), record.get(EXCLUDED) or {}
     n_excluded = sum(excluded.values())
     if n_excluded:
@@ -106,8 +110,8 @@ def _vessel_stains(results: CaseResults) -> dict[str, Any]:
 
 
 def _nucleus_line(results: CaseResults) -> str:
-    table = results.read(NUCLEUS_OBJECTS)
-    return "\n".join([count(len(table), "nucleus", "nuclei"), table.about.get("method", "")])
+    n, table = results.part(NUCLEUS_OBJECTS)
+    return "\n".join([count(n, "nucleus", "nuclei"), table.about.get("method", "")])
 
 
 def _corrected_line(kind: _Kind, results: CaseResults) -> str:
@@ -115,7 +119,7 @@ def _corrected_line(kind: _Kind, results: CaseResults) -> str:
     record = results.record(labels).get(CORRECTED) or {"made": 0, "lost": []}
     if not record["made"] and not record["lost"]:
         return "nothing corrected"
-    n = len(results.read(table))
+    n, _ = results.part(table)
     lines = [f"{count(record['made'], 'correction')} applied, {n} {kind.many}"]
     if record["lost"]:
         lines[0] += f", {len(record['lost'])} without their object"
@@ -124,12 +128,12 @@ def _corrected_line(kind: _Kind, results: CaseResults) -> str:
 
 def _object_report(kind: _Kind, results: CaseResults) -> list[ReportTable]:
     labels, objects = objects_now(results.case.store, kind.labels.name)
-    table = results.get(objects)
-    if table is None:
+    if not results.has(objects):
         return []
+    found, table = results.part(objects)
     n = results.record(labels).get(CORRECTED, {}).get("made", 0)
     corrected = count(n, "manual correction") if n else ""
-    parts = [count(len(table), "object"), corrected, table.about.get("method", "")]
+    parts = [count(found, "object"), corrected, table.about.get("method", "")]
     return [_segmentation_table(kind.many, ", ".join(filter(None, parts)))]
 
 
@@ -171,7 +175,7 @@ def _preview_line(kind: _Kind, preview: Preview) -> str:
 
 
 def _caix_line(results: CaseResults) -> str:
-    line = count(len(results.read(CAIX_CELLS)), "cell")
+    line = count(results.part(CAIX_CELLS)[0], "cell")
     warnings: Sequence[str] = (results.record(CAIX_CELLS).get(STAINING) or {}).get("warnings", ())
     return "\n".join([line + (", please check" if warnings else ""), *warnings])
 

@@ -43,7 +43,8 @@ from napari_mosaik.widgets.base.gc_tuning import (
     without_drawing,
 )
 from napari_mosaik.widgets.base.worker import Problem
-from napari_mosaik.widgets.canvas.lazy_slide import LazySlide, attend
+from napari_mosaik.widgets.canvas.lazy_labels import LazyObjects, attend_labels, dress_codes
+from napari_mosaik.widgets.canvas.lazy_slide import LazyPieces, LazySlide, attend
 from napari_mosaik.workflow.parallel import give_back_memory
 from napari_mosaik.workflow.steps import STEPS
 
@@ -89,6 +90,7 @@ class LayerBoard(QObject):
         self._hidden: dict[str, LayerSpec] = {}  # what shows the measured uptake, while blind
         self._hidden_shown: set[str] = set()
         self.slides: dict[str, LazySlide] = {}
+        self._objects: dict[str, LazyObjects] = {}  # by layer
         self._readers = PieceReaders()
         self._layers: dict[str, Layer] = {}
         self._slide_names = frozenset(STAIN_TITLES.values())
@@ -232,13 +234,7 @@ class LayerBoard(QObject):
         self._slide_specs[STAIN_TITLES[stain]] = spec
         self._put_slide(STAIN_TITLES[stain])
         attend(lazy, self.viewer, closing=False)
-        tell, about = weakref.WeakMethod(self._damaged), f"{STAIN_TITLES[stain]} slide"
-
-        def damaged(sentence: str) -> None:  # Qt holds what is connected as long as the slide
-            if (there := tell()) is not None:
-                there(about, sentence)
-
-        lazy.damaged.connect(damaged)
+        self._tell_damage(lazy, f"{STAIN_TITLES[stain]} slide", "the canvas stays blurred there")
         if len(self.slides) == 1:
             self.viewer.reset_view()
         self.changed.emit()
@@ -252,10 +248,18 @@ class LayerBoard(QObject):
             self.viewer.layers.move(self.viewer.layers.index(layer), below)
         return layer
 
-    def _damaged(self, about: str, sentence: str) -> None:
-        self.controller.workspace.problem = Problem(
-            about, f"{sentence}; the canvas stays blurred there", sentence
-        )
+    def _tell_damage(self, lazy: LazyPieces, about: str, so: str) -> None:
+        """Show once what cannot be read, and so is not shown as it is."""
+        tell = weakref.WeakMethod(self._damaged)
+
+        def damaged(sentence: str) -> None:  # Qt holds what is connected as long as the slide
+            if (there := tell()) is not None:
+                there(about, sentence, so)
+
+        lazy.damaged.connect(damaged)
+
+    def _damaged(self, about: str, sentence: str, so: str) -> None:
+        self.controller.workspace.problem = Problem(about, f"{sentence}; {so}", sentence)
 
     def _first(self, found: _Found) -> None:
         """Offer all finished results; a layer is created when it is first shown (0.2 s each)."""
@@ -374,10 +378,13 @@ class LayerBoard(QObject):
         self.changed.emit()
 
     def close(self) -> None:
-        """Close the slides."""
+        """Close the slides, and the labels of objects."""
         for slide in self.slides.values():
             slide.close()
+        for objects in self._objects.values():
+            objects.close()
         self.slides.clear()
+        self._objects.clear()
 
     # --- results --------------------------------------------------------------------------------
     def bring(self, step: str) -> None:
@@ -519,7 +526,7 @@ class LayerBoard(QObject):
         if layer is None:
             layer = self._add(spec if visible is None else replace(spec, visible=visible))
         else:
-            _refill(layer, spec)
+            _refill(layer, self._with_pieces(spec))
         self._offer([spec])
         if visible is not None and layer.visible != visible:
             layer.visible = visible
@@ -528,12 +535,24 @@ class LayerBoard(QObject):
     def _add(self, spec: LayerSpec) -> Layer:
         from napari.layers import Layer as Base
 
-        layer = Base.create(*spec.as_layer_data())
+        layer = Base.create(*self._with_pieces(spec).as_layer_data())
         self._dress(layer, spec)
         self.viewer.add_layer(layer)
         self._layers[spec.name] = layer
         self.spaces[spec.name] = spec.space
         return layer
+
+    def _with_pieces(self, spec: LayerSpec) -> LayerSpec:
+        """The same layer, its labels read piece by piece where there may be millions."""
+        former = self._objects.pop(spec.name, None)
+        if former is not None:
+            former.close()
+        if spec.objects is None:
+            return spec
+        lazy = self._objects[spec.name] = LazyObjects(spec.objects, self._readers)
+        attend_labels(lazy, self.viewer)
+        self._tell_damage(lazy, spec.name, "its layer is incomplete there; run its step again")
+        return replace(spec, data=lazy.levels())
 
     def _dress(self, layer: Layer, spec: LayerSpec) -> None:
         for name, value in spec.attributes.items():
@@ -541,6 +560,8 @@ class LayerBoard(QObject):
         if spec.kind == "labels":
             layer.editable = False
             without_drawing(layer)
+        if spec.coded:
+            dress_codes(layer)
 
     def _realign(self) -> None:
         """Move slides and results onto the reference section after a registration."""

@@ -37,6 +37,7 @@ from napari_mosaik.widgets.canvas.layout_state import (
     put_in_order,
     show_grid,
 )
+from napari_mosaik.widgets.canvas.lazy_labels import CODED, dress_codes
 from napari_mosaik.widgets.canvas.list_rows import keep_out_of_list
 from napari_mosaik.workflow.steps import maker_of
 
@@ -193,6 +194,8 @@ class LinkedLayer:
         self.layer = Layer.create(data, state, kind)
         self.layer.editable = False
         without_drawing(self.layer)
+        if source.metadata.get(CODED):
+            dress_codes(self.layer)
         self._links: list[tuple[Any, Any]] = []
         for name in _FOLLOWED:
             if hasattr(source.events, name) and hasattr(source, name):

@@ -30,7 +30,16 @@ if TYPE_CHECKING:
 
     from napari_mosaik.io.slide import Slide
 
-__all__ = ["LazyLevel", "LazySlide", "attend", "lazy_of", "redraw"]
+__all__ = [
+    "CHUNK_PX",
+    "LazyLevel",
+    "LazyPieces",
+    "LazySlide",
+    "attend",
+    "lazy_of",
+    "pixel_range",
+    "redraw",
+]
 
 PLACEHOLDER: Final = 232
 """Light grey where no pixels have been read yet."""
@@ -40,23 +49,78 @@ _SETTLE_MS = (40, 400)
 """Minimum and maximum time between two redraws for new pixels."""
 _AT_ONCE_PX: Final = 1 << 24
 """The coarsest level is read first if it takes at most so many decoded pixels."""
-_CHUNK_PX: Final = 128
+CHUNK_PX: Final = 128
 """Napari slices whole chunks: a small one keeps textures small, none would slice at every step."""
 _owners = itertools.count()
 _closing: set[LazySlide] = set()
 """Slides that wait for a reading thread; they must be deleted in the window's thread."""
 
 
-class LazySlide(QObject):
+class LazyPieces(QObject):
+    """What the canvas reads piece by piece on other threads.
+
+    ``arrived`` is emitted in the window's thread, not more often than drawing can follow, when
+    pixels that were asked for have come; its value says whether the coarsest level (and so the
+    thumbnail) changed.  ``damaged`` tells of a piece that cannot be read, once.
+    """
+
+    arrived = Signal(bool)
+    damaged = Signal(str)
+    _came = Signal()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._failed: set[Piece] = set()
+        self._coarse_changed = False
+        self._pending = False
+        self._settle = QTimer(self)
+        self._settle.setSingleShot(True)
+        self._settle.setInterval(_SETTLE_MS[0])
+        self._settle.timeout.connect(self._tell)
+        self._came.connect(self._soon)
+        self._idle = QTimer(self)
+        self._idle.setSingleShot(True)
+        self._idle.timeout.connect(self._drawn)
+        self._began = 0.0
+
+    def _has_come(self) -> None:
+        """On a reading thread: a piece was read."""
+        if not self._pending:
+            self._pending = True
+            self._came.emit()
+
+    def _fail(self, piece: Piece, error: Exception) -> None:
+        """On a reading thread: keep the part as it is on the screen."""
+        first = not self._failed
+        self._failed.add(piece)
+        if first:
+            self.damaged.emit(str(error))
+
+    def _soon(self) -> None:
+        if not self._settle.isActive():
+            self._settle.start()
+
+    def _tell(self) -> None:
+        """Redraw unless that has happened since; then wait for twice the drawing time."""
+        if not self._pending and not self._coarse_changed:
+            return
+        self._pending = False
+        thumbnail, self._coarse_changed = self._coarse_changed, False
+        self._began = time.perf_counter()
+        self.arrived.emit(thumbnail)
+        self._idle.start(0)
+
+    def _drawn(self) -> None:
+        took = 1000 * (time.perf_counter() - self._began)
+        self._settle.setInterval(round(min(_SETTLE_MS[1], max(_SETTLE_MS[0], 2 * took))))
+
+
+class LazySlide(LazyPieces):
     """The levels of one slide for napari, read piece by piece on other threads.
 
     Only the canvas looks at these pixels: they may still be coarse, and the
     `DisplaySettings` apply that
     the user chose apply to them.  Steps, exports and statistics read the `Slide` itself.
-
-    ``arrived`` is emitted in the window's thread, not more often than drawing can follow, when
-    pixels that were asked for have come; its value says whether the coarsest level (and so the
-    thumbnail) changed.  ``damaged`` tells of a piece that cannot be read, once a slide.
 
     Parameters
     ----------
@@ -68,10 +132,7 @@ class LazySlide(QObject):
         Stains that can be shown alone.
     """
 
-    arrived = Signal(bool)
-    damaged = Signal(str)
     look_changed = Signal()
-    _came = Signal()
     _gone = Signal()
 
     def __init__(
@@ -87,7 +148,6 @@ class LazySlide(QObject):
         self.settings = DisplaySettings(vectors=stains)
         self._cache = shared_cache()
         self._owner = f"view {next(_owners)}"
-        self._failed: set[Piece] = set()
         self._last = len(self.lattices) - 1
         shape = (*self.lattices[-1].shape, 3)
         self._raw: Pixels = np.full(shape, PLACEHOLDER, np.uint8)
@@ -95,17 +155,6 @@ class LazySlide(QObject):
         self.coarsest: Pixels = self._raw.copy()
         self._coarse_lock = threading.Lock()
         self._coarse_whole = threading.Event()
-        self._coarse_changed = False
-        self._pending = False
-        self._settle = QTimer(self)
-        self._settle.setSingleShot(True)
-        self._settle.setInterval(_SETTLE_MS[0])
-        self._settle.timeout.connect(self._tell)
-        self._came.connect(self._soon)
-        self._idle = QTimer(self)
-        self._idle.setSingleShot(True)
-        self._idle.timeout.connect(self._drawn)
-        self._began = 0.0
         self._gone.connect(self._forget)
         self._own_readers = PieceReaders() if readers is None else None
         chosen = readers or self._own_readers
@@ -209,16 +258,7 @@ class LazySlide(QObject):
         if not coarse:
             self._cache.put((self._owner, *piece), pixels)
         self._to_coarsest(pixels, at)
-        if not self._pending:
-            self._pending = True
-            self._came.emit()
-
-    def _fail(self, piece: Piece, error: Exception) -> None:
-        """Keep the part coarse on the screen; steps stop there, or mark it."""
-        first = not self._failed
-        self._failed.add(piece)
-        if first:
-            self.damaged.emit(str(error))
+        self._has_come()
 
     def _to_coarsest(self, pixels: Pixels, at: LevelWindow) -> None:
         """Fill the coarsest level from a piece, where it is not known yet."""
@@ -239,25 +279,6 @@ class LazySlide(QObject):
                 self._coarse_whole.set()
         self._coarse_changed = True
 
-    # --- in the window's thread -----------------------------------------------------------------
-    def _soon(self) -> None:
-        if not self._settle.isActive():
-            self._settle.start()
-
-    def _tell(self) -> None:
-        """Redraw unless that has happened since; then wait for twice the drawing time."""
-        if not self._pending and not self._coarse_changed:
-            return
-        self._pending = False
-        thumbnail, self._coarse_changed = self._coarse_changed, False
-        self._began = time.perf_counter()
-        self.arrived.emit(thumbnail)
-        self._idle.start(0)
-
-    def _drawn(self) -> None:
-        took = 1000 * (time.perf_counter() - self._began)
-        self._settle.setInterval(round(min(_SETTLE_MS[1], max(_SETTLE_MS[0], 2 * took))))
-
 
 class LazyLevel:
     """One level of a `LazySlide` as an array that napari can slice; never waits for a decode.
@@ -269,7 +290,7 @@ class LazyLevel:
         self._slide = slide
         self._level = level
         self.shape = (*slide.lattices[level].shape, 3)
-        self.chunks = (_CHUNK_PX, _CHUNK_PX, 3)
+        self.chunks = (CHUNK_PX, CHUNK_PX, 3)
         self.dtype = np.dtype(np.uint8)
         self.ndim = 3
         self.size = int(np.prod(self.shape))
@@ -285,7 +306,7 @@ class LazyLevel:
             i = parts.index(Ellipsis)
             parts = (*parts[:i], *[slice(None)] * (4 - len(parts)), *parts[i + 1 :])
         parts = (*parts, *[slice(None)] * (3 - len(parts)))
-        rows, columns = (_as_slice(p, n) for p, n in zip(parts, self.shape[:2], strict=False))
+        rows, columns = (pixel_range(p, n) for p, n in zip(parts, self.shape[:2], strict=False))
         window = LevelWindow(self._level, rows.start, columns.start, rows.stop, columns.stop)
         out = self._slide.region(window)
         rest = tuple(slice(None, None, p.step) if isinstance(p, slice) else 0 for p in parts[:2])
@@ -302,7 +323,7 @@ def lazy_of(layer: Any) -> LazySlide | None:
     return levels[0].slide if len(levels) and isinstance(levels[0], LazyLevel) else None
 
 
-def _as_slice(part: Any, n: int) -> slice:
+def pixel_range(part: Any, n: int) -> slice:
     """First to last pixel that a part of an index names, whatever its step."""
     if isinstance(part, slice):
         chosen = range(*part.indices(n))

@@ -89,7 +89,9 @@ class CanvasLink(ToolHost):
             if np.abs(np.asarray(event.pos, float) - start).max() > 4:
                 return
             yield
-        self.choose(position)
+        # a window that was busy may have got no move of a drag, only its end
+        if np.abs(np.asarray(event.pos, float) - start).max() <= 4:
+            self.choose(position)
 
     def choose(self, position_um: tuple[float, ...]) -> None:
         """Select the tile at a position of the reference section, if there is one."""
