@@ -398,6 +398,71 @@ def test_ome_xml_beside_the_resolution_tags(tmp_path, capsys, per_cm, doubted):
     assert bool(record["warnings"]) == ("0.25 x 0.25" in error) == doubted
 
 
+@pytest.mark.parametrize(
+    ("description", "size"),
+    [
+        ("640x512 [0,0 640x512] (256x256)", 0.5),
+        ("46920x33014 [42673,5576 640x512] (256x256) JPEG/RGB Q=30", 0.5),  # a region
+        ("46920x33014 [42673,5576,640x512] (256x256)", 0.5),
+        ("640x512 (64x64);Aperio Image Library v10\n46920x33014 [0,0 4x4] -> 2x2", 0.5),
+        ("1280x1024 [0,0 1280x1024] (256x256) -> 640x512", None),  # scaled by ImageScope
+        ("1280x1024 -> 640x512 - ", None),
+        ("2560x2048 [0,0 2560x2048] (256x256)", None),  # a level of it, saved with its description
+        ("", 0.5),
+    ],
+)
+def test_the_pixel_size_of_a_description_is_that_of_its_picture(tmp_path, description, size):
+    """Programs keep the description, and so its pixel size, when they scale the picture."""
+    text = f"Aperio Image Library v11.2.1\n{description}|AppMag = 20|MPP = 0.5"
+    pixels = np.full((512, 640, 3), 240, np.uint8)
+    path = tmp_path / "a.svs"
+    tifffile.imwrite(path, pixels, photometric="rgb", tile=(256, 256), description=text,
+                     metadata=None)  # fmt: skip
+    if size is None:
+        with pytest.raises(MissingPixelSize):
+            open_slide(path)
+    else:
+        with open_slide(path) as slide:
+            assert slide.lattice.spacing_um == (size, size)
+
+
+PER_CM = {"resolution": (20000, 20000), "resolutionunit": "CENTIMETER"}
+
+
+@pytest.mark.parametrize("ome", [False, True])
+@pytest.mark.parametrize(
+    ("second", "copy"),
+    [((512, 640), False), ((400, 600), False), ((256, 320), True), ((100, 130), True)],
+)
+def test_two_sections_in_one_file_are_asked_for(tmp_path, capsys, ome, second, copy):
+    """The largest alone would be a part of the scan; a smaller copy is a level, a tiny one none."""
+    path = tmp_path / ("a.ome.tif" if ome else "a.tif")
+    with tifffile.TiffWriter(path, ome=ome) as tiff:
+        for shape in ((512, 640), second):
+            tiff.write(np.full((*shape, 3), 200, np.uint8), photometric="rgb", tile=(128, 128),
+                       metadata={"axes": "YXS", "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5},
+                       **PER_CM)  # fmt: skip
+    code, out, error = told(capsys, "slide", path, "--json")
+    assert code == (0 if copy else 2)
+    if not copy:
+        listed = f"1 (512 x 640 pixels), 2 ({second[0]} x {second[1]} pixels)"
+        assert f"holds 2 pictures, and a slide is one: give --page: {listed}" in error
+        code, out, _ = told(capsys, "slide", path, "--page", "2", "--json")
+        assert json.loads(out)["shape"] == list(second)
+
+
+@pytest.mark.parametrize(("typed", "doubt"), [("0.25", True), ("0.52", False)])
+def test_a_typed_pixel_size_beside_that_of_the_header(tmp_path, capsys, typed, doubt):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.full((64, 64, 3), 200, np.uint8), photometric="rgb", **PER_CM)
+    code, out, error = told(capsys, "slide", path, "--spacing", typed, "--json")
+    assert code == 0
+    record = json.loads(out)
+    assert record["spacing_um"][0] == float(typed)
+    assert any("the header states 0.5 x 0.5 µm" in text for text in record["warnings"]) == doubt
+    assert ("the header states 0.5" in error) == doubt
+
+
 def test_pixels_far_from_square_are_asked_for(tmp_path):
     sizes = {"PhysicalSizeX": 0.25, "PhysicalSizeY": 2.5}
     path = tmp_path / "a.ome.tif"

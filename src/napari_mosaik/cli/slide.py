@@ -91,7 +91,8 @@ def _described(
     try:
         opened = open_slide(file, given, spacing_source=source, icc=icc, damaged=policy, page=page)
     except MissingPixelSize as error:
-        lacking, opened = error, open_slide(file, 1.0, icc=icc, damaged=policy, page=page)
+        lacking = error  # opened with a provisional size, which nobody typed
+        opened = open_slide(file, 1.0, spacing_source="ruler", icc=icc, damaged=policy, page=page)
     with opened:
         facts = slide_facts(opened, measured=lacking is None)
         if policy == "skip":

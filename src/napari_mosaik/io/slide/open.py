@@ -17,6 +17,7 @@ from napari_mosaik.io.slide.types.pixel_size import (
     check_header_spacing,
     check_user_spacing,
     spacing_doubts,
+    typed_beside_header,
 )
 from napari_mosaik.io.slide.types.slide import Slide
 from napari_mosaik.io.slide.types.tiles import TileSource
@@ -88,6 +89,10 @@ def open_slide(
                 source.properties["warning"] = "\n".join(filter(None, doubts))
         elif header is not None:
             source.properties["header_spacing"] = f"{header[0]:g} x {header[1]:g} µm"
+            doubt = typed_beside_header(given, header) if spacing_source == "user" else ""
+            if doubt:
+                stated = source.properties.get("warning", "")
+                source.properties["warning"] = "\n".join(filter(None, [stated, doubt]))
         slide = SlideImage(_prepared(source, icc, pyramids), given, spacing_source, frame, damaged)
     except InputError:
         source.close()

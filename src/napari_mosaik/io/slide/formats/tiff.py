@@ -50,6 +50,8 @@ _SLACK = 64
 _Size = tuple[int, int]
 """Rows and columns."""
 _SAMPLED_TILES = 48
+_SECOND_PICTURE = 0.2
+"""A picture of at least this fraction of the largest one's pixels is another section or area."""
 _KEPT_OUT = {"label", "macro", "thumbnail", "overview", "map"}
 
 
@@ -148,7 +150,30 @@ def _main_series(path: Path, tiff: tifffile.TiffFile) -> Any:
     ]
     if not found:
         raise InputError(f"{path.name} holds no slide image; the file may be damaged")
-    return max(found, key=lambda item: item[:2])[2]
+    main = max(found, key=lambda item: item[:2])[2]
+    _check_one_picture(path, tiff, main, [series for _, _, series in found])
+    return main
+
+
+def _check_one_picture(path: Path, tiff: tifffile.TiffFile, main: Any, found: list[Any]) -> None:
+    """Refuse a file with a second picture of similar size: several sections or areas of a scan."""
+    frame = main.keyframe
+    others = [frame]
+    for series in found:
+        page = series.keyframe
+        least = _SECOND_PICTURE * int(frame.imagewidth) * int(frame.imagelength)
+        copy = page.is_reduced or page.is_subifd or _is_copy(frame, page)
+        if series is not main and not copy and page.imagewidth * page.imagelength >= least:
+            others.append(page)
+    if len(others) > 1:
+        listed = ", ".join(
+            f"{int(page.index) + 1} ({page.imagelength} x {page.imagewidth} pixels)"
+            for page in sorted(others, key=lambda page: int(page.index))
+        )
+        raise SeveralPages(
+            f"{path.name} holds {len(others)} pictures, and a slide is one: give page: {listed}",
+            len(tiff.pages),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +249,8 @@ def _facts(
     facts = {"compression": str(getattr(page.compression, "name", page.compression))}
     spacing: tuple[float, float] | None = None
     if tiff.is_svs:
-        spacing, more = aperio_facts(page.description)
+        shape = (int(page.imagelength), int(page.imagewidth))
+        spacing, more = aperio_facts(page.description, shape)
         facts |= {"vendor": "Aperio", **more}
     elif tiff.is_ome:
         spacing = ome_spacing_um(tiff.ome_metadata or "", path, int(page.index))

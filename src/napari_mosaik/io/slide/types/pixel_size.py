@@ -22,6 +22,7 @@ __all__ = [
     "spacing_doubts",
     "tag_spacing_um",
     "two_sizes_doubt",
+    "typed_beside_header",
 ]
 
 Spacing = tuple[float, float]
@@ -33,6 +34,7 @@ SPACING_ADVICE = (
 """The three options for a slide without a pixel size."""
 _MOST_UNEQUAL, _SQUARE = 2.05, 1.1
 """Largest ratio of the edges of a pixel; from the second on it is a doubt."""
+_SAME_SHAPE = 0.02
 _UM_AT_1X, _UNUSUAL, _CONTRADICTION = 10.0, 1.7, 4.0
 """Usual pixel size at magnification 1, µm; factors beside it that are a doubt, or refused."""
 
@@ -51,14 +53,29 @@ def _positive(row: Any, column: Any) -> Spacing | None:
     return pair if all(math.isfinite(v) and v > 0 for v in pair) else None
 
 
-def aperio_facts(description: str) -> tuple[Spacing | None, dict[str, str]]:
+def aperio_facts(
+    description: str, shape: tuple[int, int] | None = None
+) -> tuple[Spacing | None, dict[str, str]]:
     """Pixel size (µm) and objective of an Aperio description; nothing else is kept.
 
-    The description also contains file names, user names and dates; these are not read.
+    The description also contains file names, user names and dates; these are not read.  Programs
+    keep it when they scale a picture: of a picture of another *shape* it states no pixel size.
     """
+    if shape is not None and not _describes(description, shape):
+        return None, {}
     found = dict(re.findall(r"\|\s*(MPP|AppMag)\s*=\s*([0-9.eE+-]+)", description))
     spacing = _positive(found.get("MPP"), found.get("MPP"))
     return spacing, {"objective": found["AppMag"]} if "AppMag" in found else {}
+
+
+def _describes(description: str, shape: tuple[int, int]) -> bool:
+    """Whether an Aperio description is that of a picture of this shape, and of one never scaled."""
+    first = re.split(r"[;|]", description)[0]
+    sizes = re.findall(r"(?<![\d(])(\d+)x(\d+)", first)
+    if "->" in first or not sizes:
+        return "->" not in first
+    columns, rows = (int(n) for n in sizes[-1])  # the region, where one is stated
+    return max(abs(columns / shape[1] - 1), abs(rows / shape[0] - 1)) <= _SAME_SHAPE
 
 
 def ome_spacing_um(xml: str, path: Path, ifd: int, depth: int = 0) -> Spacing | None:
@@ -206,6 +223,18 @@ def two_sizes_doubt(stated: Spacing | None, tagged: Spacing | None) -> str:
     return (
         f"OME-XML states pixels of {stated[0]:.3g} x {stated[1]:.3g} µm, which are used, and the "
         f"resolution tags {tagged[0]:.3g} x {tagged[1]:.3g} µm; check the pixel size with the ruler"
+    )
+
+
+def typed_beside_header(typed: Spacing, header: Spacing) -> str:
+    """A sentence where a typed pixel size, µm, is not the possible one of the header; or ""."""
+    if not all(MIN_SPACING_UM <= size <= MAX_SPACING_UM for size in header):
+        return ""
+    if all(abs(t / h - 1) < _SQUARE - 1 for t, h in zip(typed, header, strict=True)):
+        return ""
+    return (
+        f"the typed pixel size of {typed[0]:.3g} x {typed[1]:.3g} µm is used; the header states "
+        f"{header[0]:.3g} x {header[1]:.3g} µm: check it with the ruler"
     )
 
 
