@@ -224,7 +224,7 @@ def test_intervals_and_gaps_are_reported_where_they_are_known(case):
         "intervals": {
             "tile": {"coverage": 0.84, "width": 0.31, "interval_score": 0.4},
             "block": {"coverage": 0.97, "width": 0.52, "interval_score": 0.55},
-            "notes": ["no guarantee at case level: 2 calibration cases"],
+            "notes": ["no guarantee at case level: 2 calibration cases, 9 needed for 90 %"],
         },
         "n_out_of_range": 3,
         "n_not_predicted": 2,
@@ -237,6 +237,10 @@ def test_intervals_and_gaps_are_reported_where_they_are_known(case):
     assert "84" in row.value
     assert "no guarantee" in row.evidence
     titles = [one.title for one in data.metrics]
+    said = [one.note for one in data.metrics if "interval" in one.title]
+    told = "No guarantee at case level: 2 calibration cases, 9 needed for 90\xa0%."
+    assert len(said) == 2
+    assert all(text.endswith(f"the lower the better. {told}") for text in said)
     assert "90 % interval for a tile of a new slide, normalised SUV" in titles
     assert ("tiles beyond the training range", "3") in data.summary
     assert ("tiles without prediction", "2 (no curves: 2)") in data.summary

@@ -14,6 +14,7 @@ from napari_mosaik.view.kinetic_explorer import (
     finding_lines,
     parameter_rows,
     reading_line,
+    share_interval,
     share_rows,
     slider_specs,
 )
@@ -143,6 +144,9 @@ def test_shares_of_the_variance_have_their_intervals():
     shares = {"first": [[1.0, -6.4e-6, None]], "total": [[0.9666, 3e-8, None]]}
     shares |= {f"{kind}_low": [[0.95, -2.68e-5, None]] for kind in ("first", "total")}
     shares |= {"first_high": [[1.0661, 9e-6, None]], "total_high": [[1.0661, 9e-6, None]]}
+    assert share_interval(
+        {f"first{end}": [[1.0]] for end in ("", "_low", "_high")}, "first", 0
+    ) == ("100\xa0% (100 to 100\xa0%)")
     shown = share_rows({"sobol": {**shares, "labels": ["a", "b", "c"]}})
     assert [[cell.replace("\xa0", " ") for cell in row] for row in shown] == [
         ["a", "100 % (95.0 to 107 %)", "96.7 % (95.0 to 107 %)"],

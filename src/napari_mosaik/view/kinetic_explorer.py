@@ -238,8 +238,8 @@ def share_interval(sobol: Mapping[str, Any], kind: str, place: int) -> str:
     """A share of the variance ("first" or "total") with its 95 % interval, at the last time."""
     values = [sobol[f"{kind}{end}"][-1][place] for end in ("", "_low", "_high")]
     value, low, high = map(share_words, values)
-    small = value == low == high or None in values
-    return value if small else f"{value} ({low.removesuffix('%').strip()} to {high})"
+    alone = None in values or all(text.startswith("under") for text in (value, low, high))
+    return value if alone else f"{value} ({low.removesuffix('%').strip()} to {high})"
 
 
 def finding_lines(part: Mapping[str, Any]) -> list[str]:

@@ -246,14 +246,15 @@ def _metrics(results: CaseResults) -> tuple[ReportMetrics, ...]:
 def _intervals(metrics: Mapping[str, Any]) -> tuple[ReportMetrics, ...]:
     """Coverage, width and score of each kind of interval; nothing where there are none."""
     found = metrics.get("intervals") or {}
-    notes = "; ".join(map(str, found.get("notes") or ()))
+    notes = "; ".join(map(str, found.get("notes") or ())).replace(" %", f"{_SPACE}%")
+    score = "Score: width + 20 × the distance outside; the lower the better."
     kinds = (("tile", "for a tile of a new slide"), ("block", "for a whole block of 7 x 7 tiles"))
     return tuple(
         ReportMetrics(
             f"90 % interval {words}, normalised SUV",
             {key: found[kind].get(key) for key in ("coverage", "width", "interval_score")},
             {},
-            f"Score: width + 20 x the distance outside; the lower the better. {notes}".strip(),
+            f"{score} {notes[:1].upper()}{notes[1:]}{'.' if notes else ''}".strip(),
         )
         for kind, words in kinds
         if found.get(kind)
