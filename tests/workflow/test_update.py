@@ -21,11 +21,13 @@ from napari_mosaik.core.catalogue import (
     TILES,
     TISSUE,
     VESSEL_OBJECTS,
+    VESSELS,
 )
 from napari_mosaik.core.corrections import Correction
 from napari_mosaik.core.progress import run_to_end
 from napari_mosaik.core.table import Table
 from napari_mosaik.io import Case
+from napari_mosaik.io.store import CaseStore
 from napari_mosaik.view.worth import change_layers, worth_lines, worth_rows
 from napari_mosaik.workflow.baseline import read_baseline
 from napari_mosaik.workflow.case_status import case_status
@@ -249,6 +251,29 @@ def test_what_a_setting_made_stale_is_left_to_update_all(case):
     assert states["nuclei"].word == states["parameters"].word == "stale"
     run_to_end(update(case, everything=True))
     assert "stale" not in {state.word for state in case_status(case).states.values()}
+
+
+def test_an_update_looks_at_each_result_once_and_at_what_another_program_stored(case, monkeypatch):
+    """Between two steps another program may have stored, or damaged, a result."""
+    correct(case, "vessels", np.random.default_rng(2))
+    looked, glance = [], CaseStore.glance
+
+    def noted(store, artifact):
+        looked.append(artifact.name)
+        glance(store, artifact)
+
+    monkeypatch.setattr(CaseStore, "glance", noted)
+    kept = case.store.folder(VESSELS)
+    shutil.copytree(kept, kept.with_name("copy"))
+    replaced = False
+    for step, _ in update(case):
+        if step.name == "correct_vessels" and not replaced:
+            shutil.rmtree(kept)
+            replaced = bool(kept.with_name("copy").rename(kept))
+    assert replaced
+    assert looked.count(TILES.name) == 1
+    assert looked.count(VESSELS.name) == 2
+    assert not steps_to_update(case, case_status(case))
 
 
 def test_an_update_without_a_correction_does_nothing(case):

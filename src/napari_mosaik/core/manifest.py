@@ -27,6 +27,7 @@ __all__ = [
     "listed_files",
     "read_sealed",
     "sealed",
+    "settled",
     "write_files_list",
 ]
 
@@ -61,6 +62,19 @@ def _known_digest(path: str, about: os.stat_result) -> str:
     return _KNOWN[key]
 
 
+def settled(path: str | Path) -> os.stat_result:
+    """The entry of a file that was just written, dated back so that a later change shows.
+
+    What is known of its content is kept from now on, not only after the next tick.
+    """
+    about = os.stat(path)
+    if not is_settled(about):
+        with contextlib.suppress(OSError):
+            os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns - 2 * _TICK_NS))
+            about = os.stat(path)
+    return about
+
+
 def is_settled(about: os.stat_result) -> bool:
     """Whether a later change of the file would show in its time.
 
@@ -78,7 +92,7 @@ def listed_files(folder: Path, *but: str) -> dict[str, list[Any]]:
             path = os.path.join(place, name)
             key = path.removeprefix(root).replace(os.sep, "/")
             if key not in but:
-                about = os.stat(path)
+                about = settled(path)
                 files[key] = [about.st_size, _known_digest(path, about)]
     return dict(sorted(files.items()))
 

@@ -363,7 +363,7 @@ def _distance_parts(
     needed = PixelSums(grid, lattice)
     for row, far in distance_strips(vessels.values, lattice.spacing_um, window):
         checkpoint()
-        if not needed.needs(slice(row, row + len(far)), cols):
+        if needed.needed(slice(row, row + len(far)), cols) is None:
             continue
         inside = np.ones(far.shape, bool)
         if tissue is not None:

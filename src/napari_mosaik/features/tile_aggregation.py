@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -14,6 +15,7 @@ from napari_mosaik.core.frame import FloatArray, Lattice, Transform
 from napari_mosaik.core.label_lookup import codes_at
 from napari_mosaik.core.raster import LabelImage, LazyArray, Raster
 from napari_mosaik.core.tiles import TileGrid
+from napari_mosaik.core.window import Slices
 
 __all__ = [
     "PixelSums",
@@ -149,9 +151,10 @@ def area_in_tiles(
     height, width = _BLOCK
     for row in range(0, values.shape[0], height):
         for col in range(0, values.shape[1], width):
-            rows, cols = slice(row, row + height), slice(col, col + width)
-            if sums.needs(rows, cols):
-                sums.add(np.asarray(marked(np.asarray(values[rows, cols]))), row, col)
+            window = sums.needed(slice(row, row + height), slice(col, col + width))
+            if window is not None:
+                part = np.asarray(marked(np.asarray(values[window])))
+                sums.add(part, window[0].start, window[1].start)
     return sums.area_um2()
 
 
@@ -194,12 +197,25 @@ class PixelSums:
         self._cells = np.zeros((self._edges[0].size - 1, self._edges[1].size - 1))
         self._pixel_um2 = lattice.sample_area_um2
 
-    def needs(self, rows: slice, cols: slice) -> bool:
-        """Whether a tile reaches into a part of the image."""
+    def needed(self, rows: slice, cols: slice) -> Slices | None:
+        """The smallest window of a part of the image that holds all its pixels within tiles.
+
+        The sums of the tiles do not depend on what lies around it.  None if no tile reaches there.
+        """
         inside = np.ones(self._at[0].shape[1], bool)
         for part, edges, (low, high) in zip((rows, cols), self._edges, self._at, strict=True):
             inside &= (edges[low] < part.stop) & (edges[high] > part.start)
-        return bool(inside.any())
+        if not inside.any():
+            return None
+        top, left = (
+            max(part.start, math.floor(edges[low[inside]].min()))
+            for part, edges, (low, _) in zip((rows, cols), self._edges, self._at, strict=True)
+        )
+        bottom, right = (
+            min(part.stop, math.ceil(edges[high[inside]].max()))
+            for part, edges, (_, high) in zip((rows, cols), self._edges, self._at, strict=True)
+        )
+        return slice(top, bottom), slice(left, right)
 
     def add(self, part: NDArray[Any], row: int = 0, col: int = 0) -> None:
         """Add booleans or numbers (h, w) whose first pixel lies at *row* and *col* of the image."""

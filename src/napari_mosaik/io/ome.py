@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import threading
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_mosaik.core.frame import Lattice
+from napari_mosaik.core.manifest import is_settled
 from napari_mosaik.io.files import read_json, write_json
 
 __all__ = [
     "CHUNK",
     "create_array",
+    "group_levels",
+    "kept_chunk",
     "lattice_dict",
     "lattice_from",
     "multiscales",
+    "open_array",
     "open_group",
     "read_chunk",
     "write_chunk",
@@ -100,6 +107,35 @@ def read_chunk(
     return found
 
 
+_CHUNKS: OrderedDict[tuple[int, ...], NDArray[Any]] = OrderedDict()
+"""The chunks of labels that were read last, oldest first, by the file on the disk."""
+_CHUNKS_BYTES = 32 * 2**20
+_CHUNKS_LOCK = threading.Lock()
+
+
+def kept_chunk(
+    folder: Path, index: tuple[int, int], shape: tuple[int, int], dtype: Any
+) -> NDArray[Any] | None:
+    """As `read_chunk`, labels (rows, columns), but read-only: neighbouring windows share one."""
+    try:
+        about = os.stat(folder / "c" / str(index[0]) / str(index[1]))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    key = (about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns)
+    with _CHUNKS_LOCK:
+        if about.st_ino and key in _CHUNKS:
+            _CHUNKS.move_to_end(key)
+            return _CHUNKS[key]
+    found = read_chunk(folder, index, shape, dtype)
+    if found is not None and about.st_ino and is_settled(about):
+        found.setflags(write=False)
+        with _CHUNKS_LOCK:
+            _CHUNKS[key] = found
+            while sum(chunk.nbytes for chunk in _CHUNKS.values()) > _CHUNKS_BYTES:
+                _CHUNKS.popitem(last=False)
+    return found
+
+
 def write_group(folder: Path, ome: dict[str, Any], own: dict[str, Any]) -> None:
     """Write the metadata of an image: OME and our own."""
     attributes = {"ome": ome, "mosaik": own}
@@ -129,9 +165,19 @@ def multiscales(name: str, lattice: Lattice, n_levels: int, channels: bool) -> d
 
 def open_group(place: Path) -> tuple[dict[str, Any], list[Any]]:
     """Our own metadata and the arrays of all levels, finest first."""
-    import zarr
+    own, folders = group_levels(place)
+    return own, [open_array(folder) for folder in folders]
 
+
+def group_levels(place: Path) -> tuple[dict[str, Any], list[Path]]:
+    """Our own metadata and the folders of all levels, finest first."""
     attributes = read_json(place / "zarr.json")["attributes"]
     paths = [entry["path"] for entry in attributes["ome"]["multiscales"][0]["datasets"]]
-    arrays = [zarr.open_array(str(place / path), mode="r") for path in paths]
-    return attributes["mosaik"], arrays
+    return attributes["mosaik"], [place / path for path in paths]
+
+
+def open_array(folder: Path) -> Any:
+    """The stored array in a folder, for reading."""
+    import zarr
+
+    return zarr.open_array(str(folder), mode="r")

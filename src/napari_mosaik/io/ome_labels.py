@@ -16,24 +16,94 @@ from numpy.typing import NDArray
 
 from napari_mosaik.core.raster import LabelImage, LazyArray
 from napari_mosaik.core.window import Slices, paste
-from napari_mosaik.io.files import link_files, saving
+from napari_mosaik.io.files import link_files, read_json, saving
 from napari_mosaik.io.ome import (
     CHUNK,
     create_array,
+    group_levels,
+    kept_chunk,
     lattice_dict,
     lattice_from,
     multiscales,
-    open_group,
+    open_array,
     read_chunk,
     write_chunk,
     write_group,
 )
 
-__all__ = ["LabelRewriter", "LabelWriter", "changed_windows", "labels_in", "read_labels"]
+__all__ = [
+    "LabelRewriter",
+    "LabelWriter",
+    "StoredLabels",
+    "changed_windows",
+    "differing_windows",
+    "labels_in",
+    "read_labels",
+]
 
 _LEVEL_LIMIT = 512
+_FINEST = "labels.ome.zarr/0/c/"
+"""Where the files of a stored result hold the chunks of the finest level."""
 _BLOCK = 2 * CHUNK
 """A block of the finest level is four of its chunks and one chunk of the next level."""
+
+
+class StoredLabels:
+    """One level of a stored label image, (rows, columns), read chunk by chunk.
+
+    Zarr takes milliseconds to open an array and for each window, and reads on one thread.
+
+    Parameters
+    ----------
+    folder
+        Folder of the level.
+    shape, chunks
+        Rows and columns of the level, and of a chunk.
+    dtype
+        Type of a label.
+    """
+
+    def __init__(
+        self, folder: Path, shape: tuple[int, int], chunks: tuple[int, int], dtype: Any
+    ) -> None:
+        self.folder, self.shape, self.chunks = folder, shape, chunks
+        self.dtype, self.ndim = np.dtype(dtype), 2
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        window = key if isinstance(key, tuple) else (key,)
+        plain = all(isinstance(part, slice) and part.step in (None, 1) for part in window)
+        if not plain or len(window) > 2:
+            return np.asarray(open_array(self.folder)[key])
+        window = (*window, slice(None))
+        (top, bottom, _), (left, right, _) = (
+            part.indices(n) for part, n in zip(window, self.shape, strict=False)
+        )
+        out = np.zeros((max(bottom - top, 0), max(right - left, 0)), self.dtype)
+        if not out.size:
+            return out
+        height, width = self.chunks
+        for i in range(top // height, (bottom - 1) // height + 1):
+            for j in range(left // width, (right - 1) // width + 1):
+                chunk = kept_chunk(self.folder, (i, j), self.chunks, self.dtype)
+                if chunk is not None:
+                    paste(out, (top, left), chunk, (i * height, j * width))
+        return out
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.asarray(self[:, :], dtype)
+
+
+def _level(folder: Path) -> LazyArray:
+    """The labels in the folder of a level; by zarr if they are not stored as we store them."""
+    stated = read_json(folder / "zarr.json")
+    codecs = [codec["name"] for codec in stated["codecs"]]
+    key = stated["chunk_key_encoding"]
+    if codecs != ["bytes", "zstd"] or key["configuration"]["separator"] != "/":
+        array: LazyArray = open_array(folder)
+        return array
+    rows, cols = stated["shape"]
+    height, width = stated["chunk_grid"]["configuration"]["chunk_shape"]
+    return StoredLabels(folder, (rows, cols), (height, width), stated["data_type"])
 
 
 class LabelWriter:
@@ -158,35 +228,66 @@ class LabelRewriter(LabelWriter):
         Folder of the stored image, of the same shape and type.
     changed
         Windows of the finest level outside which both images are equal.
+    earlier
+        Folder of another stored image, from which what differs from *stored* is linked where it is
+        equal there, and the windows of the finest level in which it is not.
     """
 
     def __init__(
-        self, place: Path, labels: LabelImage, name: str, stored: Path, changed: Iterable[Slices]
+        self,
+        place: Path,
+        labels: LabelImage,
+        name: str,
+        stored: Path,
+        changed: Iterable[Slices],
+        earlier: tuple[Path, Iterable[Slices]] | None = None,
     ) -> None:
-        super().__init__(place, labels, name)
         self._stored = stored
-        self._parts: list[dict[tuple[int, int], list[Slices]]] = []
-        for level, array in enumerate(self._arrays):
-            self._parts.append({})
-            for window in changed:
-                rows, cols = (_coarser(part, 2**level) for part in window)
-                for i in range(rows.start // CHUNK, -(-rows.stop // CHUNK)):
-                    for j in range(cols.start // CHUNK, -(-cols.stop // CHUNK)):
-                        inside = (
-                            _within(rows, i, array.chunks[0]),
-                            _within(cols, j, array.chunks[1]),
-                        )
-                        self._parts[level].setdefault((i, j), []).append(inside)
-            with self._saving():
+        super().__init__(place, labels, name)
+        self._parts = [self._in_chunks(level, changed) for level in range(self.n_levels)]
+        self._written: list[set[tuple[int, int]]] = [set(parts) for parts in self._parts]
+        with self._saving():
+            for level, parts in enumerate(self._parts):
                 self._link(stored / str(level) / "c", level)
+                if earlier is not None:
+                    folder, windows = earlier
+                    self._written[level] &= set(self._in_chunks(level, windows))
+                    kept = set(parts) - self._written[level]
+                    self._link_some(folder / str(level) / "c", level, kept)
+
+    def _create(self, shape: tuple[int, int]) -> None:
+        """The arrays of all levels are those of the stored image."""
+        dtype, folders = self._labels.values.dtype, group_levels(self._stored)[1]
+        levels = [one for one in map(_level, folders) if isinstance(one, StoredLabels)]
+        if len(levels) < len(folders) or any(one.dtype != dtype for one in levels):
+            super()._create(shape)
+            return
+        for folder, one in zip(folders, levels, strict=True):
+            target = self.place / folder.name
+            link_files(folder, target, ["zarr.json"])
+            self._arrays.append(StoredLabels(target, one.shape, one.chunks, dtype))
+
+    def _in_chunks(
+        self, level: int, windows: Iterable[Slices]
+    ) -> dict[tuple[int, int], list[Slices]]:
+        """Windows of the finest level by the chunks of a level, in the samples of each."""
+        height, width = self._arrays[level].chunks
+        parts: dict[tuple[int, int], list[Slices]] = {}
+        for window in windows:
+            rows, cols = (_coarser(part, 2**level) for part in window)
+            for i in range(rows.start // CHUNK, -(-rows.stop // CHUNK)):
+                for j in range(cols.start // CHUNK, -(-cols.stop // CHUNK)):
+                    inside = _within(rows, i, height), _within(cols, j, width)
+                    parts.setdefault((i, j), []).append(inside)
+        return parts
 
     def windows(self, level: int) -> list[Slices]:
-        """The chunks of a level that differ."""
+        """The chunks of a level that differ from those that are stored."""
         rows, cols = self._arrays[level].shape
         return [
             (slice(i * CHUNK, min((i + 1) * CHUNK, rows)),
              slice(j * CHUNK, min((j + 1) * CHUNK, cols)))
-            for i, j in sorted(self._parts[level])
+            for i, j in sorted(self._written[level])
         ]  # fmt: skip
 
     def _write(self, level: int, window: Slices) -> None:
@@ -220,11 +321,50 @@ class LabelRewriter(LabelWriter):
 
     def _link(self, chunks: Path, level: int) -> None:
         """Link the equal chunks of a level."""
-        for row in sorted(chunks.glob("*")):
-            target, i = self.place / str(level) / "c" / row.name, int(row.name)
+        for name in sorted(os.listdir(chunks) if chunks.is_dir() else []):
+            row, i = chunks / name, int(name)
             equal = [n for n in os.listdir(row) if (i, int(n)) not in self._parts[level]]
             if equal:
-                link_files(row, target, equal)
+                link_files(row, self.place / str(level) / "c" / name, equal)
+
+    def _link_some(self, chunks: Path, level: int, indices: Iterable[tuple[int, int]]) -> None:
+        """Link some chunks of a level; those of zeros are no files."""
+        for i, j in indices:
+            row = chunks / str(i)
+            if (row / str(j)).is_file():
+                link_files(row, self.place / str(level) / "c" / str(i), [str(j)])
+
+
+def differing_windows(
+    labels: LabelImage,
+    windows: Iterable[Slices],
+    stored: Mapping[str, Any],
+    earlier: LabelImage,
+    files: Mapping[str, Any],
+) -> list[Slices]:
+    """Windows of the finest level outside which an earlier image equals *labels*.
+
+    Both are edited from one stored image, all (rows, columns): *labels* in some windows.  *stored*
+    and *files* list the files of that image and of the earlier one (`CaseStore.files`).
+    """
+    height, width = labels.lattice.shape
+    named = {key for key in {*stored, *files} if key.startswith(_FINEST)}
+    chunks = {
+        (int(row), int(col))
+        for key in named
+        if stored.get(key) != files.get(key)
+        for row, col in (key.removeprefix(_FINEST).split("/"),)
+    }
+    for rows, cols in windows:
+        for i in range(rows.start // CHUNK, -(-rows.stop // CHUNK)):
+            chunks |= {(i, j) for j in range(cols.start // CHUNK, -(-cols.stop // CHUNK))}
+    found = []
+    for i, j in sorted(chunks):
+        rows = slice(i * CHUNK, min((i + 1) * CHUNK, height))
+        cols = slice(j * CHUNK, min((j + 1) * CHUNK, width))
+        if not np.array_equal(labels.block(rows, cols), earlier.block(rows, cols)):
+            found.append((rows, cols))
+    return found
 
 
 def _coarser(part: slice, step: int) -> slice:
@@ -245,9 +385,10 @@ def known_empty(values: LazyArray, rows: slice, cols: slice) -> bool:
 
 def read_labels(place: Path) -> LabelImage:
     """The label image in a folder, shape (rows, columns); its values stay on disk."""
-    own, arrays = open_group(place)
+    own, folders = group_levels(place)
     names = {int(code): word for code, word in own["names"].items()}
-    return LabelImage(arrays[0], lattice_from(own["lattice"]), names, tuple(arrays[1:]))
+    arrays = tuple(map(_level, folders))
+    return LabelImage(arrays[0], lattice_from(own["lattice"]), names, arrays[1:])
 
 
 def labels_in(folder: Path) -> Path:
@@ -266,11 +407,10 @@ def changed_windows(
     """
     if before.lattice != now.lattice:
         return None
-    level = "labels.ome.zarr/0/c/"
-    names = {name for name in {*files_before, *files} if name.startswith(level)}
+    names = {name for name in {*files_before, *files} if name.startswith(_FINEST)}
     windows = []
     for name in sorted(name for name in names if files_before.get(name) != files.get(name)):
-        row, col = (int(part) * CHUNK for part in name.removeprefix(level).split("/"))
+        row, col = (int(part) * CHUNK for part in name.removeprefix(_FINEST).split("/"))
         rows = slice(row, min(row + CHUNK, now.lattice.shape[0]))
         cols = slice(col, min(col + CHUNK, now.lattice.shape[1]))
         differ = before.block(rows, cols) != now.block(rows, cols)

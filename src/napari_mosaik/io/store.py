@@ -34,6 +34,7 @@ from napari_mosaik.core.manifest import (
     listed_files,
     read_sealed,
     sealed,
+    settled,
 )
 from napari_mosaik.core.raster import LabelImage, Raster
 from napari_mosaik.core.table import Table
@@ -131,6 +132,13 @@ class CaseStore:
         stated = self._stated(artifact)
         with self._damage_named(artifact):
             return None if stated is None else Origin.from_dict(stated["origin"])
+
+    def stamp(self, artifact: Artifact[Any]) -> tuple[int, int, int] | None:
+        """The entry of the file of its origin, which every commit replaces; None if absent."""
+        with contextlib.suppress(OSError):
+            about = os.stat(self.folder(artifact) / _ORIGIN)
+            return about.st_ino, about.st_size, about.st_mtime_ns
+        return None
 
     def inputs(self, name: str) -> Iterator[str]:
         """The digests of a source that stored results were computed from."""
@@ -410,7 +418,7 @@ def _write_document(folder: Path, value: dict[str, Any], name: str) -> None:
 def _write_table(folder: Path, table: Table, name: str) -> None:
     import pyarrow as pa
 
-    columns: dict[str, Any] = {key: pa.array(np.asarray(table[key])) for key in table}
+    columns: dict[str, Any] = {key: _arrow(np.asarray(table[key])) for key in table}
     meta = {"units": dict(table.units), "about": dict(table.about), "frame": table.frame}
     metadata = {b"mosaik": json.dumps(meta, sort_keys=True).encode()}
     if "row_um" in table and "column_um" in table:
@@ -418,6 +426,27 @@ def _write_table(folder: Path, table: Table, name: str) -> None:
         metadata[b"geo"] = json.dumps(_geo_metadata()).encode()
     stored = pa.table(columns).replace_schema_metadata(metadata)
     _write_parquet(stored, folder / "table.parquet")
+    if sum(table[key].nbytes for key in table) <= _TABLES_BYTES:
+        # The caller may change its arrays, so what is kept for the next step is a copy of them.
+        own = {key: np.array(stored[key].to_numpy()) for key in table}
+        _keep(settled(folder / "table.parquet"), _table(own, json.loads(metadata[b"mosaik"])))
+
+
+def _arrow(column: NDArray[Any]) -> Any:
+    """A column as an arrow array; of texts, which are mostly empty, the others are encoded."""
+    import pyarrow as pa
+
+    if column.dtype.kind != "U":
+        return pa.array(column)
+    given = np.flatnonzero(column != "")
+    texts = [text.encode() for text in column[given].tolist()]
+    lengths = np.zeros(len(column) + 1, np.int64)
+    lengths[given + 1] = [len(text) for text in texts]
+    ends = lengths.cumsum()
+    if ends[-1] >= 2**31:
+        return pa.array(column)
+    buffers = [None, pa.py_buffer(ends.astype(np.int32)), pa.py_buffer(b"".join(texts))]
+    return pa.Array.from_buffers(pa.string(), len(column), buffers)
 
 
 def _write_parquet(table: Any, path: Path) -> None:
@@ -479,17 +508,25 @@ def _read_table(folder: Path) -> Table:
         if about.st_ino and key in _TABLES:
             _TABLES.move_to_end(key)
             return _TABLES[key]
-    columns, meta, _ = _read_parquet(folder / "table.parquet")
+    table = _table(*_read_parquet(folder / "table.parquet")[:2])
+    _keep(about, table)
+    return table
+
+
+def _table(columns: dict[str, NDArray[Any]], meta: Mapping[str, Any]) -> Table:
     for column in columns.values():
         column.setflags(write=False)
-    table = Table(columns, meta["units"], meta["about"], meta["frame"])
+    return Table(columns, meta["units"], meta["about"], meta["frame"])
+
+
+def _keep(about: os.stat_result, table: Table) -> None:
+    """Keep a table in memory that is in a file of this entry."""
     with _TABLES_LOCK:
         if about.st_ino and is_settled(about):
-            _TABLES[key] = table
+            _TABLES[about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns] = table
         sizes = {key: sum(one[name].nbytes for name in one) for key, one in _TABLES.items()}
         while sum(sizes.values()) > _TABLES_BYTES:
             del sizes[_TABLES.popitem(last=False)[0]]
-    return table
 
 
 def _write_grid(folder: Path, grid: TileGrid, name: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import time
 import zipfile
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_mosaik.core.artifact import Progress
+from napari_mosaik.core.progress import checkpoint
 from napari_mosaik.core.raster import LabelImage
 from napari_mosaik.io.files import remove_tree, write_bytes
 from napari_mosaik.workflow.parallel import in_parallel
@@ -164,14 +165,23 @@ class DiskWork:
         return (yield from _written(LabelWriter(folder, labels, self._title), text, start, stop))
 
     def rewritten(
-        self, stored: Path, labels: LabelImage, windows: Sequence[Slices], text: str
+        self,
+        stored: Path,
+        labels: LabelImage,
+        windows: Sequence[Slices],
+        text: str,
+        earlier: tuple[Path, Sequence[Slices]] | None = None,
     ) -> Generator[Progress, None, LabelImage]:
-        """Write labels (rows, columns) that differ from those in a folder within some windows."""
+        """Write labels (rows, columns) that differ from those in a folder within some windows.
+
+        *earlier* is the folder of a result with the same labels but in the windows beside it.
+        """
         from napari_mosaik.io.ome_labels import LabelRewriter, labels_in
 
         folder = self.scratch / "labels.ome.zarr"
         remove_tree(folder)
-        writer = LabelRewriter(folder, labels, self._title, labels_in(stored), windows)
+        known = None if earlier is None else (labels_in(earlier[0]), earlier[1])
+        writer = LabelRewriter(folder, labels, self._title, labels_in(stored), windows, known)
         return (yield from _written(writer, text, 0.5, 1.0))
 
 
@@ -195,6 +205,17 @@ def _packed(arrays: BlockArrays) -> bytes:
     return buffer.getvalue()
 
 
+_FEW = 4
+
+
+def _one_by_one(work: Callable[[T], object], items: Iterable[T]) -> Iterator[int]:
+    """As `in_parallel`, on this thread."""
+    for count, item in enumerate(items, 1):
+        checkpoint()
+        work(item)
+        yield count
+
+
 def _written(
     writer: LabelWriter, text: str, start: float, stop: float
 ) -> Generator[Progress, None, LabelImage]:
@@ -204,7 +225,9 @@ def _written(
     # Level by level: each is made of the one before it.
     for level in range(writer.n_levels):
         windows = writer.windows(level)
-        for count in in_parallel(partial(writer.write, level), windows):
+        work = partial(writer.write, level)
+        few = len(windows) <= _FEW  # threads would take longer to start than the work
+        for count in _one_by_one(work, windows) if few else in_parallel(work, windows):
             yield Progress(start + (stop - start) * (done + count) / total, 1.0, text)
         done += len(windows)
     return writer.finish()

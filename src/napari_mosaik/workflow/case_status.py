@@ -33,7 +33,7 @@ from napari_mosaik.workflow.relink import file_title, lost_files
 from napari_mosaik.workflow.step import Step, StepStatus, Word
 from napari_mosaik.workflow.steps import STEPS, maker_of
 
-__all__ = ["CaseStatus", "case_status", "cohort_line", "given_sources"]
+__all__ = ["CaseStatus", "Looked", "case_status", "cohort_line", "given_sources"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,14 +91,20 @@ class CaseStatus:
 
 
 def case_status(
-    case: Case, recipe: Recipe | None = None, until: Step[Any] | None = None
+    case: Case,
+    recipe: Recipe | None = None,
+    until: Step[Any] | None = None,
+    looked: Looked | None = None,
 ) -> CaseStatus:
     """The status of every step of a case; under the case's own recipe if none is given.
 
     With *until*, only that of this step and of those before it, without warnings and doubts.
+    The files of results in *looked* are not looked at again, others are added to it: whoever runs
+    one step after another passes it on.
     """
     steps = STEPS if until is None else _up_to(until.name)
-    return _Resolution(case, recipe or read_recipe(case.root), steps).resolve()
+    asked = recipe or read_recipe(case.root)
+    return _Resolution(case, asked, steps, {} if looked is None else looked).resolve()
 
 
 def _up_to(last: str) -> tuple[Step[Any], ...]:
@@ -197,6 +203,10 @@ class _Verdict:
     details: tuple[str, ...] = ()
 
 
+Looked = dict[str, tuple[int, int, int] | None]
+"""The results whose files are undamaged, by name, with `CaseStore.stamp` of what was looked at."""
+
+
 @dataclass(slots=True)
 class _Resolution:
     """What is known of a case while its steps are assessed, each after those that it reads."""
@@ -204,6 +214,8 @@ class _Resolution:
     case: Case
     recipe: Recipe
     steps: tuple[Step[Any], ...] = STEPS
+    looked: Looked = field(default_factory=dict)
+    absent: dict[str, str] = field(default_factory=dict)
     verdicts: dict[str, _Verdict] = field(default_factory=dict)
     expected: dict[str, Origin] = field(default_factory=dict)
     unavailable: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -306,7 +318,7 @@ class _Resolution:
         self.digests.update(dict.fromkeys((one.name for one in step.writes), origin.digest()))
         try:
             for artifact in step.writes:
-                self.case.store.glance(artifact)
+                self._glance(artifact)
         except CorruptArtifact as error:
             wrong = str(error).partition("; run its step")[0]
             return _Verdict(
@@ -349,10 +361,22 @@ class _Resolution:
                 _ASKED[key] = in_words(error)
         return _ASKED[key]
 
+    def _glance(self, artifact: Artifact[Any]) -> None:
+        stamp = self.case.store.stamp(artifact)
+        if stamp is None or self.looked.get(artifact.name) != stamp:
+            self.case.store.glance(artifact)
+            self.looked[artifact.name] = stamp
+
+    def _absent(self, source: Source) -> str:
+        """Why a source is not there; empty where it is."""
+        if source.name not in self.absent:
+            self.absent[source.name] = self.case.missing_reason(source)
+        return self.absent[source.name]
+
     def _compare(self, step: Step[Any], origin: Origin) -> _Verdict:
         try:
             for artifact in step.writes:
-                self.case.store.glance(artifact)
+                self._glance(artifact)
             stored = [self.case.store.origin(artifact) for artifact in step.writes]
         except CorruptArtifact as error:
             return _Verdict("stale", "damaged", (str(error),))
@@ -377,7 +401,7 @@ class _Resolution:
     def _missing(self, entry: Artifact[Any] | Source) -> str:
         """Why an input is not available; empty where it is."""
         if isinstance(entry, Source):
-            return self.case.missing_reason(entry) or self._unreadable(entry)
+            return self._absent(entry) or self._unreadable(entry)
         maker = maker_of(entry)
         verdict = self.verdicts[maker.name]
         if verdict.word != "blocked":
@@ -405,7 +429,7 @@ class _Resolution:
                 return _Verdict("blocked", "missing input", (reason,))
         for entry in step.may_read:
             # What was given is not silently left out because it cannot be read.
-            given = isinstance(entry, Source) and not self.case.missing_reason(entry)
+            given = isinstance(entry, Source) and not self._absent(entry)
             if given and (reason := self._missing(entry)):
                 return _Verdict("blocked", "missing input", (reason,))
         alternatives = [self._missing(entry) for entry in step.needs_any]

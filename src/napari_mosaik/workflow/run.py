@@ -28,7 +28,7 @@ from napari_mosaik.io.case import Case
 from napari_mosaik.io.files import remove_tree
 from napari_mosaik.workflow.baseline import pinned
 from napari_mosaik.workflow.block_work import DiskWork
-from napari_mosaik.workflow.case_status import CaseStatus, case_status
+from napari_mosaik.workflow.case_status import CaseStatus, Looked, case_status
 from napari_mosaik.workflow.parallel import one_blas_thread
 from napari_mosaik.workflow.recipe import Recipe, read_recipe
 from napari_mosaik.workflow.step import Step
@@ -113,7 +113,7 @@ class CaseContext(CaseInputs, DiskWork):
             stored = self.case.store.origin(artifact)
             names = {entry.name for entry in besides}
             if stored is not None and not changed_inputs(self.case, stored, self._origin, names):
-                return self.case.store.read(artifact)
+                return self._once(self.case.store, artifact)
         return None
 
     def previous_input(self, artifact: Artifact[T]) -> T | None:
@@ -159,10 +159,25 @@ class CaseContext(CaseInputs, DiskWork):
         labels: LabelImage,
         windows: Sequence[tuple[slice, slice]],
         text: str,
+        earlier: Artifact[LabelImage] | None = None,
     ) -> Generator[Progress, None, LabelImage]:
-        """Write labels (rows, columns) that differ from stored ones within some windows only."""
+        """Write labels (rows, columns) that differ from stored ones within some windows only.
+
+        What equals the *earlier* result of this step is not written again either.
+        """
+        from napari_mosaik.io.ome_labels import differing_windows
+
         self.check(before)
-        return (yield from self.rewritten(self.case.store.folder(before), labels, windows, text))
+        store, known = self.case.store, None
+        if earlier is not None:
+            files = store.files(before), store.files(earlier)
+            was = self._once(store, earlier)
+            known = (
+                store.folder(earlier),
+                differing_windows(labels, windows, files[0], was, files[1]),
+            )
+        place = store.folder(before)
+        return (yield from self.rewritten(place, labels, windows, text, known))
 
 
 def changed_inputs(
@@ -217,6 +232,7 @@ def run(
     recipe: Recipe | None = None,
     scheduler: str = "",
     force: bool = False,
+    looked: Looked | None = None,
 ) -> Generator[Progress, None, None]:
     """Run one step and commit its results.
 
@@ -234,6 +250,8 @@ def run(
         Address of a dask.distributed scheduler; threads of this process if empty.
     force
         Recompute, even if the step is done, and without anything of an earlier run.
+    looked
+        Results that were found undamaged when the steps before this one ran (`case_status`).
 
     Raises
     ------
@@ -244,7 +262,8 @@ def run(
     # The lock comes before the status: another writer may commit a step in between, and this run
     # would then record an origin that its inputs no longer have.
     with case.writing():
-        status = case_status(case, recipe, step)
+        looked = {} if looked is None else looked
+        status = case_status(case, recipe, step, looked)
         _ready(status, step)
         if force and status.expected[step.name].is_given:
             raise InputError(
@@ -274,6 +293,7 @@ def run(
             _commit(
                 case, step, origin, params, results, {**context.notes, "seconds": round(seconds, 3)}
             )
+            looked.update({artifact.name: case.store.stamp(artifact) for artifact in step.writes})
         # Only after the commit: until then the finished blocks are what a restart resumes from.
         _clear_scratch(case, step)
         case.store.prune([*pinned(case)])
@@ -397,12 +417,14 @@ def run_until(
     scheduler: str = "",
     repair: bool = False,
     only: Collection[str] | None = None,
+    known: tuple[CaseStatus, Looked] | None = None,
 ) -> Generator[tuple[Step[Any], Progress], None, None]:
     """Run the stale and missing steps that *until* needs (or all that can run), in order.
 
     Without *until*, a step that cannot use its input does not stop the steps that do not depend on
     it; the failed steps are reported at the end.  A step with a damaged result has failed; with
-    *repair* it runs again.  With *only*, no step of another name runs.
+    *repair* it runs again.  With *only*, no step of another name runs.  *known* is the status that
+    the caller has just asked for, and what was looked at for it.
 
     Raises
     ------
@@ -411,7 +433,8 @@ def run_until(
     InputError
         A step cannot use its input.
     """
-    status = case_status(case, recipe)
+    looked: Looked = {}
+    status, looked = known or (case_status(case, recipe, looked=looked), looked)
     todo = [step for step in plan(status, until) if only is None or step.name in only]
     again = {step.name for step in todo if repair and status.states[step.name].damaged}
     failed = {
@@ -427,7 +450,10 @@ def run_until(
             skipped.add(step.name)
             continue
         force = step.name in again
-        work = run(case, step, recipe[step.name], recipe=recipe, scheduler=scheduler, force=force)
+        work = run(
+            case, step, recipe[step.name], recipe=recipe, scheduler=scheduler, force=force,
+            looked=looked,
+        )  # fmt: skip
         try:
             for progress in work:
                 yield step, progress

@@ -279,8 +279,13 @@ class StepContext(Protocol):
         labels: LabelImage,
         windows: Sequence[tuple[slice, slice]],
         text: str,
+        earlier: Artifact[LabelImage] | None = None,
     ) -> Generator[Progress, None, LabelImage]:
-        """Write labels (rows, columns) that differ from stored ones within some windows only."""
+        """Write labels (rows, columns) that differ from stored ones within some windows only.
+
+        *earlier* is a `previous_result` of this step that was edited from the same stored labels:
+        what is equal there is not written again.
+        """
 
 
 class NothingBefore:
@@ -312,6 +317,7 @@ class NothingBefore:
         labels: LabelImage,
         windows: Sequence[Slices],
         text: str,
+        earlier: Artifact[LabelImage] | None = None,
     ) -> Generator[Progress, None, LabelImage]:
         """The labels (rows, columns), written whole."""
         return (yield from self.write_labels(labels, text, start=0.5))

@@ -29,7 +29,7 @@ from napari_mosaik.workflow.baseline import (
     read_baseline,
     take_baseline,
 )
-from napari_mosaik.workflow.case_status import CaseStatus, case_status
+from napari_mosaik.workflow.case_status import CaseStatus, Looked, case_status
 from napari_mosaik.workflow.recipe import Recipe, read_recipe
 from napari_mosaik.workflow.run import plan, run_until
 from napari_mosaik.workflow.step import Step
@@ -134,7 +134,9 @@ def update(
     """
     recipe = recipe or read_recipe(case.root)
     began = time.monotonic()
-    todo = steps_to_update(case, case_status(case, recipe), everything=everything)
+    looked: Looked = {}
+    status = case_status(case, recipe, looked=looked)
+    todo = steps_to_update(case, status, everything=everything)
     with case.writing():
         record = take_baseline(case, datetime.now(UTC).isoformat(timespec="milliseconds"))
         if not todo and not record.steps:
@@ -145,7 +147,8 @@ def update(
         if known is not None and artifact == step.writes[0] and step.name not in record.steps:
             record = _noted(case, record, step, {step.name: (known, {})}, 0.0)
     earlier, before = record.seconds, {step.name: _stored(case, step) for step in todo}
-    work = run_until(case, recipe, only=[*before], repair=everything)
+    asked = status, looked  # each step asks again, but looks only at files that are new
+    work = run_until(case, recipe, only=[*before], repair=everything, known=asked)
     running: Step[Any] | None = None
     since, whole = began, False
     try:

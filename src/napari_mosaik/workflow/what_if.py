@@ -473,6 +473,7 @@ class _AssumedContext(CaseInputs, DiskWork):
         labels: LabelImage,
         windows: Sequence[tuple[slice, slice]],
         text: str,
+        earlier: Artifact[LabelImage] | None = None,
     ) -> Generator[Progress, None, LabelImage]:
         """Write labels (rows, columns) that differ from stored ones into the scratch folder."""
         self.check(before)

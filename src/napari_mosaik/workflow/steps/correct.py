@@ -92,8 +92,10 @@ def _step(
                     done = 0.1 + 0.4 * len(rows) / len(edited.made)
                     yield Progress(done, 1, "measuring corrected objects")
         changed = LabelImage(editor, labels.lattice, labels.names)
+        before = inputs.previous_result(corrected[0], CORRECTIONS[objects])
+        earlier = None if before is None else corrected[0]
         written = yield from inputs.rewrite_labels(
-            segmented[0], changed, edited.windows, f"storing {objects}"
+            segmented[0], changed, edited.windows, f"storing {objects}", earlier
         )
         return {corrected[0]: written, corrected[1]: corrected_table(table, edited, rows)}
 
