@@ -409,6 +409,7 @@ class Walk:
                     with self.action(f"{title} {what} {turn}"):
                         began = time.perf_counter()
                         layout.toggle()
+                        self.until(lambda layout=layout: not layout.is_on or layout.is_whole)
                         self.drawn()
                         self.most("layout_s", time.perf_counter() - began)
 

@@ -80,14 +80,23 @@ def fresh_case(cohort, tmp_path):
 
 
 @pytest.fixture
-def dock(qtbot, tmp_path, monkeypatch):
+def in_turns():
+    """Layouts are made in turns of the event loop, as for a reader."""
+
+
+@pytest.fixture
+def dock(qtbot, tmp_path, monkeypatch, request):
     """The main dock in a real napari window, closed cleanly afterwards."""
     monkeypatch.setenv("NAPARI_CONFIG", str(tmp_path / "napari-settings.yaml"))
     import napari
     from napari.settings import get_settings
 
+    from napari_mosaik.widgets.base.gc_tuning import Turns
     from napari_mosaik.widgets.dock import MosaikDock
 
+    # Layouts are whole at once, unless a test asks for `in_turns`.
+    if "in_turns" not in request.fixturenames:
+        monkeypatch.setattr(Turns, "add", lambda _self, work: [None for _ in work])
     # Each of these windows would build ahead all the pages that its test never opens.
     monkeypatch.setattr(MosaikDock, "_prepare", lambda self: setattr(self, "builds_ahead", True))
     application = get_settings().application

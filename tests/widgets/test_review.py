@@ -68,7 +68,7 @@ def test_review_in_and_out_and_one_selection(qtbot, dock, opened, own_cohort):
     square = dock.side_by_side._marks[0].data
     np.testing.assert_allclose(square[0, 0], centre - tile_data.stride_um / 2)
     dock.side_by_side.leave()
-    dock.workspace.tile_data = replace(tile_data)  # other results: other maps
+    dock.workspace.tile_data = with_intervals(tile_data)  # other results: other maps
     assert not set(cells) & set(dock.viewer.layers)
 
 

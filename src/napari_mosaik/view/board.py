@@ -86,6 +86,15 @@ class BoardMap:
     hatched: NDArray[np.bool_]
     smoothed: Raster | None = None
 
+    def equals(self, other: BoardMap) -> bool:
+        """Whether another map at the level of tiles shows the same."""
+        looks = [(one.heading, one.colormap, one.limits) for one in (self, other)]
+        return (
+            looks[0] == looks[1]
+            and np.array_equal(self.values, other.values, equal_nan=True)
+            and np.array_equal(self.hatched, other.hatched)
+        )
+
     @property
     def heading(self) -> str:
         """What is shown, with its unit and whether it is smoothed."""

@@ -33,6 +33,7 @@ from napari_mosaik.widgets.base.controls import (
     show_field,
     wrapped_label,
 )
+from napari_mosaik.widgets.base.gc_tuning import freeze_window
 from napari_mosaik.widgets.base.workspace import Workspace
 from napari_mosaik.widgets.canvas.active_tool import CanvasTool
 from napari_mosaik.widgets.canvas.camera import fit
@@ -68,7 +69,8 @@ __all__ = ["MosaikDock", "bring_to_front"]
 WIDTH_PX = 360
 INSPECTOR_PX = 200
 _CALM_MS, _BETWEEN_MS = 2000, 50
-"""When the pages are built beforehand after a case was opened, one section after another."""
+"""When the pages are built beforehand, one section after another: a while after the window or a
+case was opened."""
 
 
 class MosaikDock(QWidget):
@@ -113,6 +115,7 @@ class MosaikDock(QWidget):
         add_help_actions(napari_viewer)
         self.setAcceptDrops(True)
         self._show_case()
+        self._prepare_soon.start(_CALM_MS)
 
     def _build(self) -> None:
         self._list = QWidget()
@@ -196,6 +199,7 @@ class MosaikDock(QWidget):
             page.confirm_reset = self._confirm_reset
             page.models = self._models
         self.controller.case_opened.connect(partial(self._prepare_soon.start, _CALM_MS))
+        events.tile_data.connect(lambda *_: self._prepare_soon.start(_CALM_MS))
         self.case_page.measure.connect(self._measure_pixel)
         self.preview.message_changed.connect(self._previewed)
         self.canvas.events.active_tool.connect(self._tool_changed)
@@ -383,9 +387,11 @@ class MosaikDock(QWidget):
         self._show_states()
 
     def _prepare(self) -> None:
-        """Build a section of a page; the next one follows when the window has had its turn."""
-        if any(page.prepare() for page in self.pages.values()):
+        """Build a section of a page or a layer of the review; the window has its turn between."""
+        if any(page.prepare() for page in self.pages.values()) or self.side_by_side.make_ahead():
             self._prepare_soon.start(_BETWEEN_MS)
+        else:
+            freeze_window(self.viewer, 2)  # with the pages, if no case was opened meanwhile
 
     def _show_states(self, *_: object) -> None:
         space = self.workspace

@@ -1,4 +1,4 @@
-"""What keeps the window quick: compiled beforehand, one update, short garbage collection."""
+"""What keeps the window quick: prepared beforehand, remembered, one update, short collections."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import contextlib
 import gc
 import string
 import threading
+import weakref
+from collections import deque
 from collections.abc import Callable, Iterator
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from importlib import import_module
-from typing import TYPE_CHECKING
+from types import BuiltinFunctionType, FunctionType, MethodType
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from qtpy.QtCore import QObject, QTimer
@@ -19,10 +22,15 @@ if TYPE_CHECKING:
     from napari.layers import Layer
 
 __all__ = [
+    "Turns",
+    "add_hidden",
     "fast_removal",
     "freeze_window",
     "in_one_update",
+    "make_grid",
+    "make_texts",
     "prepare_letters",
+    "quicken",
     "unselected",
     "warm_up",
     "without_drawing",
@@ -41,18 +49,21 @@ _LABELS = (np.uint8, np.int32, np.uint16)
 """Types of the label images that are shown: for each, napari compiles how it colours them."""
 _LETTERS = "HE&CD34AIX PTµm²·×" + string.digits + string.ascii_lowercase + "SUVMN.,()-%/"
 """What is written on the canvas: names of stains and maps, the readout, scales."""
+_TEXTS: Final = 1024
+"""So many texts of shader programs are remembered."""
+_PLAIN: Final = (FunctionType, BuiltinFunctionType, MethodType)
 _frozen: list[bool] = []
 """Whether a window is frozen; to count what is frozen takes 0.2 s."""
 
 
-def freeze_window(viewer: napari.Viewer) -> None:
+def freeze_window(viewer: napari.Viewer, times: int = 1) -> None:
     """Exclude the objects of a window without layers from later garbage collections.
 
     A full collection traverses all objects, on whichever thread triggers it, and blocks the window
     meanwhile: 0.2 s with napari's libraries loaded, a few ms once they are frozen.  Does nothing
-    if there are layers already: frozen layers would never be freed.
+    if there are layers already, or this was done so many *times*: what is frozen is never freed.
     """
-    if not viewer.layers and not _frozen:
+    if not viewer.layers and len(_frozen) < times:
         gc.freeze()
         _frozen.append(True)
 
@@ -81,6 +92,79 @@ def in_one_update(viewer: napari.Viewer) -> Iterator[None]:
         finally:
             del canvas._get_ordered_visible_canvas_overlays
             canvas._update_overlay_canvas_positions()
+
+
+def add_hidden(viewer: napari.Viewer, layer: Layer, place: int) -> None:
+    """Add a layer that is hidden at a place of the list; nothing that is drawn changes."""
+    canvas = viewer.window._qt_viewer.canvas
+    paused, canvas._pause_scene_graph = canvas._pause_scene_graph, True
+    try:
+        with unselected(viewer):
+            viewer.layers.insert(place, layer)
+    finally:
+        canvas._pause_scene_graph = paused
+
+
+def make_grid(viewer: napari.Viewer, shape: tuple[int, int]) -> None:
+    """Make the views of a grid of that many rows and columns, before it is shown."""
+    canvas, grid = viewer.window._qt_viewer.canvas, viewer.canvas.grid
+    if grid.enabled or not any(layer.visible for layer in viewer.layers):
+        return
+    before = grid.shape
+    with grid.events.blocker_all():
+        grid.shape, grid.enabled = shape, True
+        try:
+            canvas._init_or_update_grid()
+        finally:
+            grid.shape, grid.enabled = before, False
+
+
+def make_texts(viewer: napari.Viewer, layer: Layer) -> None:
+    """Make what is written about a layer, its name and its colour bar, while it is hidden."""
+    canvas = viewer.window._qt_viewer.canvas
+    type(canvas)._update_layer_overlays(canvas, layer)
+
+
+class Turns(QObject):
+    """Does long work piece by piece, one piece in each turn of the event loop.
+
+    The window is drawn and hears the mouse in between.
+    """
+
+    def __init__(self, parent: QObject) -> None:
+        super().__init__(parent)
+        self._work: deque[Iterator[object]] = deque()
+        self._timer = QTimer(self)
+        self._timer.timeout.connect(self._one)
+
+    def start(self, work: Iterator[object]) -> None:
+        """Do the pieces of *work* from now on, instead of any others."""
+        self.stop()
+        self.add(work)
+
+    def add(self, work: Iterator[object]) -> None:
+        """Do the pieces of *work* after all others."""
+        self._work.append(work)
+        self._timer.start(0)
+
+    def stop(self) -> None:
+        """Do nothing more."""
+        self._timer.stop()
+        self._work.clear()
+
+    def _one(self) -> None:
+        """Do one piece; one that fails ends the work that it belongs to."""
+        if not self._work:
+            self._timer.stop()
+            return
+        work = self._work[0]
+        try:
+            next(work)
+        except BaseException as error:
+            if self._work and self._work[0] is work:
+                self._work.popleft()
+            if not isinstance(error, StopIteration):
+                raise
 
 
 @contextlib.contextmanager
@@ -139,6 +223,149 @@ def prepare_letters(viewer: napari.Viewer, owner: QObject) -> None:
 
     timer.timeout.connect(one)
     timer.start(0)
+
+
+def quicken(viewer: napari.Viewer) -> None:
+    """Let a viewer do once, later or not at all what napari repeats for each layer.
+
+    Texts of shader programs that are known are not worked through again: half of what drawing a
+    view for the first time takes.  A layer that is hidden stays in the view where it was, so its
+    programs stay as they are.  Its controls are made when it is selected, in a turn of their own.
+    """
+    _remember_texts()
+    _remember_callbacks()
+    _colour_at_once()
+    window = viewer.window._qt_viewer
+    if not isinstance(window.controls.widgets, _LateControls):
+        _make_controls_late(window.controls)
+        _move_what_is_shown(window.canvas)
+
+
+@cache
+def _remember_texts() -> None:
+    """Let vispy keep what it finds out about the texts of programs, once in a process."""
+    from vispy.gloo import glir  # type: ignore[import-untyped]
+    from vispy.gloo.program import Program  # type: ignore[import-untyped]
+    from vispy.visuals.shaders.function import Function  # type: ignore[import-untyped]
+
+    glir.convert_shader = lru_cache(_TEXTS)(glir.convert_shader)
+    clean = lru_cache(_TEXTS)(partial(Function._clean_code, None))
+    Function._clean_code = lambda _self, code: clean(code)
+    # vispy asks the driver for each name, only to warn of those that have no value
+    glir.GlirProgram._get_active_attributes_and_uniforms = lambda _self: set()
+    parse, known = Program._parse_variables_from_code, dict[tuple[str, ...], dict[str, Any]]()
+
+    def parsed(self: Any, update_variables: bool = True) -> None:
+        texts = tuple(shader.code for shader in self._shaders)
+        if texts not in known:
+            if len(known) >= _TEXTS:
+                known.clear()
+            parse(self, update_variables=False)
+            known[texts] = self._code_variables
+        self._code_variables = dict(known[texts])
+        if update_variables:
+            self._process_pending_variables()
+
+    Program._parse_variables_from_code = parsed
+
+
+@cache
+def _remember_callbacks() -> None:
+    """Let napari look once at each method whether it takes an event, once in a process."""
+    from napari.utils.events.event import EventEmitter
+
+    check, known = EventEmitter._check_signature, weakref.WeakKeyDictionary[Any, bool]()
+
+    def takes_event(callback: Any) -> bool:
+        if isinstance(callback, partial):
+            return bool(check(callback))
+        # all methods of a function are alike, and all objects of a class that can be called
+        alike = getattr(callback, "__func__", type(callback))
+        if alike in _PLAIN:
+            alike = callback
+        if alike not in known:
+            known[alike] = bool(check(callback))
+        return known[alike]
+
+    EventEmitter._check_signature = staticmethod(takes_event)
+
+
+@cache
+def _colour_at_once() -> None:
+    """Let napari look up the colours of all labels at once, not one label after another."""
+    from napari.utils.colormaps import DirectLabelColormap
+
+    def colours_of(self: Any, values: Any, apply_selection: bool) -> Any:
+        known = self._values_mapping_to_minimum_values_set(apply_selection)[1]
+        table = np.zeros((max(known) + 1, 4), np.float32)
+        for value, colour in known.items():
+            table[value] = colour
+        return table[values]
+
+    DirectLabelColormap._map_precast = colours_of
+
+
+class _LateControls(dict[Any, Any]):
+    """napari's controls by layer, made when they are asked for."""
+
+    def __init__(self, container: Any) -> None:
+        super().__init__(container.widgets)
+        self._container = weakref.ref(container)
+
+    def __missing__(self, layer: Layer) -> Any:
+        from napari._qt.layer_controls.qt_layer_controls_container import create_qt_layer_controls
+
+        container: Any = self._container()
+        controls = create_qt_layer_controls(layer)
+        controls.ndisplay = container.viewer.dims.ndisplay
+        container.addWidget(controls)
+        self[layer] = controls
+        return controls
+
+
+def _make_controls_late(container: Any) -> None:
+    """Make the controls of a layer when it is selected, once the event loop has had its turn."""
+    show, remove = type(container)._populate, type(container)._remove
+    there, soon = weakref.ref(container), QTimer(container)
+    soon.setSingleShot(True)
+
+    def shown() -> None:
+        if (known := there()) is not None:
+            show(known)
+
+    def removed(event: Any) -> None:
+        if (known := there()) is not None and event.value in known.widgets:
+            remove(known, event)
+
+    soon.timeout.connect(shown)
+    container.widgets = _LateControls(container)
+    container._add = lambda _event: None
+    container._remove = removed
+    container._populate = lambda: soon.start(0)
+
+
+def _move_what_is_shown(canvas: Any) -> None:
+    """Leave a hidden layer, and what is written about it, in the view where it was last."""
+    there = weakref.ref(canvas)
+    canvas._setup_single_view = partial(_single_view, there)
+    canvas._update_layer_overlays = partial(_layer_overlays, there)
+
+
+def _single_view(there: weakref.ref[Any]) -> None:
+    if (canvas := there()) is not None:
+        for layer, drawn in canvas.layer_to_visual.items():
+            if layer.visible:
+                drawn.node.parent = canvas.view.scene
+
+
+def _layer_overlays(there: weakref.ref[Any], layer: Layer) -> None:
+    """As napari does it, but not for a hidden layer, nor before the end of `in_one_update`."""
+    canvas = there()
+    if canvas is None:
+        return
+    drawn = layer.visible and not canvas._pause_scene_graph
+    if drawn or layer not in canvas.viewer.layers:
+        type(canvas)._update_layer_overlays(canvas, layer)
 
 
 @cache

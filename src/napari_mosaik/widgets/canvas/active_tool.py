@@ -322,7 +322,7 @@ class ToolHost(QObject):
 
     def detach(self) -> None:
         """Leave the viewer as it was found."""
-        self.active_tool = None
+        self.active_tool = self.layout = None
         for tool in self._tools:
             tool.detach()
         self.keys.detach()

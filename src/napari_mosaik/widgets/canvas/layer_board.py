@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -35,10 +35,13 @@ from napari_mosaik.view.tile_loader import PieceReaders
 from napari_mosaik.view.worth import change_layers
 from napari_mosaik.widgets.base.case_controller import CaseController
 from napari_mosaik.widgets.base.gc_tuning import (
+    Turns,
+    add_hidden,
     fast_removal,
     freeze_window,
     in_one_update,
     prepare_letters,
+    quicken,
     warm_up,
     without_drawing,
 )
@@ -74,6 +77,7 @@ class LayerBoard(QObject):
     def __init__(self, viewer: napari.Viewer, controller: CaseController) -> None:
         super().__init__(controller)
         freeze_window(viewer)
+        quicken(viewer)
         warm_up()
         prepare_letters(viewer, self)
         self.viewer = viewer
@@ -95,6 +99,7 @@ class LayerBoard(QObject):
         self._layers: dict[str, Layer] = {}
         self._slide_names = frozenset(STAIN_TITLES.values())
         self._slide_specs: dict[str, LayerSpec] = {}
+        self._turns = Turns(self)
         self._changed_soon = QTimer(self)
         self._changed_soon.setSingleShot(True)
         self._changed_soon.timeout.connect(self.changed)
@@ -232,12 +237,19 @@ class LayerBoard(QObject):
             visible=stain == "he" or "he" not in case.file.slides,
         )
         self._slide_specs[STAIN_TITLES[stain]] = spec
+        self._turns.add(self._slide_comes(stain, lazy))
+
+    def _slide_comes(self, stain: str, lazy: LazySlide) -> Iterator[None]:
+        """Show a slide, in a turn of the event loop of its own."""
+        if self.slides.get(stain) is not lazy:
+            return
         self._put_slide(STAIN_TITLES[stain])
         attend(lazy, self.viewer, closing=False)
         self._tell_damage(lazy, f"{STAIN_TITLES[stain]} slide", "the canvas stays blurred there")
-        if len(self.slides) == 1:
+        if sum(self.slide_layer(one) is not None for one in self.slides) == 1:
             self.viewer.reset_view()
         self.changed.emit()
+        yield
 
     def _put_slide(self, title: str) -> Layer:
         """Add the layer of a slide below all overlays, at its place among the slides."""
@@ -319,11 +331,12 @@ class LayerBoard(QObject):
 
     def _offer(self, specs: Iterable[LayerSpec]) -> None:
         """Know what can be shown; the last maps of the uptake set the scale of all."""
+        before = dict(self._scales)
         for spec in self._visible(specs):
             self.specs[spec.name] = spec
             if spec.legend is not None and spec.legend.limits is not None:
                 self._scales[_scale_of(spec)] = spec.legend.limits
-        self._rescale()
+        self._rescale(tell=self._scales != before)
 
     def _visible(self, specs: Iterable[LayerSpec]) -> list[LayerSpec]:
         """What may be shown; what is hidden from the reader is kept for later."""
@@ -350,18 +363,21 @@ class LayerBoard(QObject):
         self._take_away(gone)
         self.changed.emit()
 
-    def _rescale(self) -> None:
-        for spec in self.specs.values():
-            layer, limits = self.layer(spec.name), self.limits(spec)
-            if layer is not None and limits is not None:
+    def _rescale(self, *, tell: bool = True) -> None:
+        for name, layer in self.present().items():
+            spec = self.specs.get(name)
+            limits = self.limits(spec) if spec is not None else None
+            if limits is not None and tuple(layer.contrast_limits) != tuple(limits):
                 layer.contrast_limits = limits
-        self.scaled.emit()
+        if tell:
+            self.scaled.emit()
 
     def _choices(self) -> dict[str, str]:
         return {step: choice for step, (choice, _) in self._chosen.items()}
 
     def clear(self) -> None:
         """Remove all layers of the case and close its slides."""
+        self._turns.stop()
         with fast_removal(self.viewer):
             for layer in list(self.present().values()):
                 self.viewer.layers.remove(layer)
@@ -440,12 +456,24 @@ class LayerBoard(QObject):
             if alone and specs:
                 for layer in self.overlays().values():
                     layer.visible = False
-            for number, spec in enumerate(specs):
-                self.put(spec, visible=number == 0 or not _covers(spec))
             if alone and bases:
                 self.show_slide(bases[-1])
+        shown = [number == 0 or not _covers(spec) for number, spec in enumerate(specs)]
+        self._turns.add(self._put_in_turns(specs, shown))
         if any(view.aligns for view in views):
             self._realign()
+
+    def _put_in_turns(self, specs: list[LayerSpec], shown: list[bool]) -> Iterator[None]:
+        """Show some layers, each in a turn; others are offered, and made when they are shown."""
+        for spec, visible in zip(specs, shown, strict=True):
+            if not self._visible([spec]):  # hidden from the reader meanwhile
+                continue
+            if visible or self.layer(spec.name) is not None:
+                with in_one_update(self.viewer):
+                    self.put(spec, visible=visible)
+                yield
+            else:
+                self._offer([spec])
         self.changed.emit()
 
     def show_choice(self, step: str, choice: str, only: str = "") -> None:
@@ -459,10 +487,11 @@ class LayerBoard(QObject):
             names = {spec.name for spec in specs}
             self._take_away(self._former(step) - names)
             self._chosen[step] = choice, names
-            for number, spec in enumerate(specs):
-                shown = spec.name == only if only else number == 0 or not _covers(spec)
-                self.put(spec, visible=shown)
-            self.changed.emit()
+            shown = [
+                spec.name == only if only else number == 0 or not _covers(spec)
+                for number, spec in enumerate(specs)
+            ]
+            self._turns.add(self._put_in_turns(specs, shown))
 
         self.controller.read_for(case, "Layers", partial(specs_of, case, step, choice), then)
 
@@ -537,7 +566,10 @@ class LayerBoard(QObject):
 
         layer = Base.create(*self._with_pieces(spec).as_layer_data())
         self._dress(layer, spec)
-        self.viewer.add_layer(layer)
+        if layer.visible:
+            self.viewer.add_layer(layer)
+        else:
+            add_hidden(self.viewer, layer, len(self.viewer.layers))
         self._layers[spec.name] = layer
         self.spaces[spec.name] = spec.space
         return layer

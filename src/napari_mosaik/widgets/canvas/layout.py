@@ -7,7 +7,6 @@ so visibility, opacity, ruler and the key H work as usual.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -16,16 +15,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from napari.layers import Layer
 from qtpy.QtCore import QObject, Qt, Signal
-from qtpy.QtGui import QGuiApplication
+from qtpy.QtWidgets import QLabel
 from superqt.utils import qdebounced
 
 from napari_mosaik.core.catalogue import ALIGNMENT, REFERENCE, STAIN_TITLES, STAINS, SUV
 from napari_mosaik.view.spec import placement_um
 from napari_mosaik.widgets.base.case_controller import missing_sources
 from napari_mosaik.widgets.base.gc_tuning import (
+    Turns,
+    add_hidden,
     fast_removal,
     in_one_update,
-    unselected,
     without_drawing,
 )
 from napari_mosaik.widgets.canvas.camera import centre_um, look_at
@@ -34,7 +34,6 @@ from napari_mosaik.widgets.canvas.layout_state import (
     BASE,
     LayoutState,
     is_base,
-    put_in_order,
     show_grid,
 )
 from napari_mosaik.widgets.canvas.lazy_labels import CODED, dress_codes
@@ -44,10 +43,42 @@ from napari_mosaik.workflow.steps import maker_of
 if TYPE_CHECKING:
     from napari.layers import Layer
 
+    from napari_mosaik.view.spec import LayerSpec
     from napari_mosaik.widgets.canvas.link import CanvasLink
 
 
-__all__ = ["Composite", "Layout", "QuadView"]
+__all__ = ["CanvasNotice", "Composite", "Layout", "QuadView"]
+
+
+class CanvasNotice:
+    """A line in the middle of the canvas while views are prepared."""
+
+    def __init__(self, viewer: Any) -> None:
+        self._canvas = viewer.window._qt_viewer.canvas.native
+        self._label: QLabel | None = None
+
+    @property
+    def text(self) -> str:
+        """What it says; empty when it is hidden."""
+        return "" if self._label is None or self._label.isHidden() else self._label.text()
+
+    def show(self, text: str) -> None:
+        """Say something."""
+        if self._label is None:
+            self._label = QLabel(self._canvas)
+            self._label.setAttribute(Qt.WidgetAttribute.WA_TransparentForMouseEvents)
+            self._label.setAutoFillBackground(True)
+            self._label.setMargin(6)
+        self._label.setText(text)
+        self._label.adjustSize()
+        room, own = self._canvas.rect().center(), self._label.rect().center()
+        self._label.move(room - own)
+        self._label.show()
+
+    def hide(self) -> None:
+        """Say nothing."""
+        if self._label is not None:
+            self._label.hide()
 
 
 class Layout(QObject):
@@ -190,7 +221,7 @@ class LinkedLayer:
     def __init__(self, source: Layer, cell: str) -> None:
         self.source = source
         data, state, kind = source.as_layer_data_tuple()
-        state |= {"name": f"{source.name} · {cell}", "metadata": {}}
+        state |= {"name": f"{source.name} · {cell}", "metadata": {}, "visible": False}
         self.layer = Layer.create(data, state, kind)
         self.layer.editable = False
         without_drawing(self.layer)
@@ -224,20 +255,28 @@ class LinkedLayer:
         self._links.clear()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class _Cell:
     name: str
     heading: str
     base: Layer | None
+    spec: LayerSpec | None = None  # of a picture that has no layer yet
 
     @property
     def is_plain(self) -> bool:
         """Whether the name of its picture serves as heading."""
-        return self.base is not None and self.base.name == self.heading
+        picture = self.base if self.base is not None else self.spec
+        return picture is not None and picture.name == self.heading
 
 
 class QuadView(Layout):
-    """Shows the slides and the PET of a case in four linked views."""
+    """Shows the slides and the PET of a case in four linked views.
+
+    The first view is shown at once; the layers of the others are made in turns of the event loop,
+    then each is shown with all that belongs to it.  ``whole`` is emitted once all are shown.
+    """
+
+    whole = Signal()
 
     def __init__(self, link: CanvasLink) -> None:
         super().__init__(link)
@@ -246,6 +285,9 @@ class QuadView(Layout):
         self._copies: list[LinkedLayer] = []
         self._made: list[Layer] = []
         self._watched: list[Layer] = []
+        self.is_whole = False
+        self._turns = Turns(self)
+        self._notice = CanvasNotice(self.viewer)
         self._rebuild_soon = qdebounced(self._rebuild, timeout=0, parent=self)
         self.viewer.layers.events.inserted.connect(self._inserted)
         self.viewer.layers.events.removed.connect(self._removed)
@@ -265,8 +307,7 @@ class QuadView(Layout):
 
     def arrange(self, before: LayoutState) -> None:
         """Show the four views; the zoom follows the size of a view."""
-        with _busy_cursor(), in_one_update(self.viewer):
-            self._lay_out()
+        self._lay_out()
         cell = np.asarray(self.viewer.canvas.viewbox_size(self.viewer.layers))
         share = float((cell / np.asarray(self.viewer.canvas.size)).min())
         look_at(self.viewer, before.centre_um, before.zoom * share)
@@ -274,6 +315,8 @@ class QuadView(Layout):
 
     def restore(self, before: LayoutState) -> None:
         """Restore the layers; the camera, too, unless it was moved meanwhile."""
+        self._turns.stop()
+        self._notice.hide()
         bases = [cell.base for cell in self._cells if cell.base is not None]
         pictures = [*bases, *(layer for layer in before.order if is_base(layer))]
         now, zoom = centre_um(self.viewer), float(self.viewer.scene.camera.zoom)
@@ -294,49 +337,104 @@ class QuadView(Layout):
 
     # --- arranging -----------------------------------------------------------------------------
     def _lay_out(self) -> None:
-        self._cells = list(self._find_cells())
+        """Show the first view now, and the others in turns."""
+        self._cells, self.is_whole = list(self._find_cells()), False
         bases = [cell.base for cell in self._cells if cell.base is not None]
         overlays = [
             layer
             for layer in self.viewer.layers
             if layer.visible and layer not in bases and not is_base(layer)
         ]
-        order: list[Layer] = []
-        for number, cell in enumerate(self._cells):
-            order += [
-                cell.base if cell.base is not None else self._marker(cell.heading),
-                *(self._in_cell(overlays, cell.name) if number else overlays),
-                *self._headed(cell),
-            ]
-        with unselected(self.viewer):
-            for layer in self._made:
-                self.viewer.add_layer(layer)
-        for layer in bases:
-            layer.metadata[BASE] = True
-            layer.visible = True
-        put_in_order(self.viewer, order)
-        keep_out_of_list(self.viewer, self._made)
-        for layer in self.viewer.layers[len(order) :]:
-            layer.visible = False
-        show_grid(self.viewer, len(order) // len(self._cells), _SHAPE)
+        headed = not all(cell.is_plain for cell in self._cells)
+        views = [self._view(cell, overlays, headed) for cell in self._cells]
+        first: list[Layer] = []
+        with in_one_update(self.viewer):
+            for layer in self.viewer.layers:
+                if layer.visible and layer not in overlays:
+                    layer.visible = False
+            for _ in self._place(views[0], first, 0):
+                pass
+            show_grid(self.viewer, 1 + len(overlays) + headed, _SHAPE)
+            self._reveal(self._cells[0], first)
         self.viewer.layers.selection.clear()
-        self._watch(set(self.viewer.layers) - set(self._made) - set(overlays))
-        self._rebuild_soon.cancel()  # what was inserted here needs no second round
+        self._notice.show("Preparing the views…")
+        self._turns.start(self._others(views[1:], len(first), overlays))
 
-    def _in_cell(self, overlays: Iterable[Layer], name: str) -> list[Layer]:
-        copies = [LinkedLayer(layer, name) for layer in overlays]
-        self._copies += copies
-        self._made += [copy.layer for copy in copies]
-        return [copy.layer for copy in copies]
+    def _others(
+        self, views: list[Iterator[Layer]], place: int, overlays: list[Layer]
+    ) -> Iterator[None]:
+        """Make the layers of the other views, hidden, then show one view in each turn."""
+        made: list[list[Layer]] = []
+        for view in views:
+            made.append([])
+            for _ in self._place(view, made[-1], place):
+                place += 1
+                yield
+        keep_out_of_list(self.viewer, self._made)
+        for cell, layers in zip(self._cells[1:], made, strict=True):
+            with in_one_update(self.viewer):
+                self._reveal(cell, layers)
+            yield
+        self._notice.hide()
+        self.viewer.layers.selection.clear()
+        placed = {*self._made, *overlays, *(cell.base for cell in self._cells)}
+        self._watch(set(self.viewer.layers) - set(self._made) - set(overlays))
+        self.is_whole = True
+        if any(layer.visible and layer not in placed for layer in self.viewer.layers):
+            self._rebuild_soon()  # shown meanwhile: it needs a place in each view
+        self.whole.emit()
+
+    def _view(self, cell: _Cell, overlays: list[Layer], headed: bool) -> Iterator[Layer]:
+        """The layers of a view from the bottom up; each is made when it is asked for."""
+        if cell.spec is not None:
+            cell.base = self.board.put(cell.spec, visible=False)
+            cell.spec = None
+        yield cell.base if cell.base is not None else self._marker(cell.heading)
+        for layer in overlays:
+            if cell is self._cells[0]:
+                yield layer
+                continue
+            copy = LinkedLayer(layer, cell.name)
+            self._copies.append(copy)
+            self._made.append(copy.layer)
+            yield copy.layer
+        if headed:  # every cell gets a marker as soon as one needs it: they hold equally many
+            says_more = cell.base is not None and not cell.is_plain
+            marker = self._marker(cell.heading if says_more else f"{cell.name}{_INVISIBLE}")
+            _show_name(marker, says_more)
+            yield marker
+
+    def _place(self, view: Iterator[Layer], into: list[Layer], place: int) -> Iterator[None]:
+        """Place the layers of a view one after another from a place in the list on."""
+        for layer in view:
+            if layer not in self.viewer.layers:
+                add_hidden(self.viewer, layer, place)
+            elif (now := self.viewer.layers.index(layer)) != place:
+                self.viewer.layers.move(now, place)
+            into.append(layer)
+            place += 1
+            yield
+
+    def _reveal(self, cell: _Cell, layers: list[Layer]) -> None:
+        """Show the layers of a view; copies as far as what they copy is shown."""
+        if cell.base is not None:
+            cell.base.metadata[BASE] = True
+            _show_name(cell.base, cell.is_plain)
+        sources = {copy.layer: copy.source for copy in self._copies}
+        for layer in layers:
+            layer.visible = sources[layer].visible if layer in sources else True
 
     def _find_cells(self) -> Iterable[_Cell]:
-        space = self.link.workspace
         for stain in STAINS:
             title, layer = STAIN_TITLES[stain], self.board.slide_layer(stain)
             yield _Cell(title, self._heading(title, stain, layer is not None), layer)
         specs = [spec for spec in self.board.specs.values() if spec.result == SUV.name]
-        pet = self.board.put(specs[0]) if specs and space.case is not None else None
-        yield _Cell("PET", self._heading(pet.name if pet else "PET", "pet", pet is not None), pet)
+        if not specs:
+            yield _Cell("PET", self._heading("PET", "pet", False), None)
+            return
+        layer = self.board.layer(specs[0].name)
+        heading = self._heading(specs[0].name, "pet", True)
+        yield _Cell("PET", heading, layer, specs[0] if layer is None else None)
 
     def _heading(self, title: str, frame: str, there: bool) -> str:
         if not there:
@@ -355,24 +453,10 @@ class QuadView(Layout):
         case = self.link.workspace.case
         return [] if case is None else missing_sources(case)
 
-    def _headed(self, cell: _Cell) -> list[Layer]:
-        """Write the heading of a cell: the picture's name if that says all, or a marker's.
-
-        Every cell gets a marker as soon as one needs it: cells hold equally many layers.
-        """
-        if cell.is_plain:
-            _show_name(cell.base, True)
-        if all(known.is_plain for known in self._cells):
-            return []
-        says_more = cell.base is not None and not cell.is_plain
-        marker = self._marker(cell.heading if says_more else f"{cell.name}{_INVISIBLE}")
-        _show_name(marker, says_more)
-        return [marker]
-
     def _marker(self, name: str) -> Layer:
         """A layer without anything to see but its name."""
         look = {"size": 1e-3, "face_color": "transparent", "border_color": "transparent"}
-        state = {"name": name, **look, **placement_um(REFERENCE)}
+        state = {"name": name, "visible": False, **look, **placement_um(REFERENCE)}
         layer = Layer.create([self._middle()], state, "points")
         layer.metadata[BASE] = True
         layer.editable = False
@@ -386,6 +470,8 @@ class QuadView(Layout):
         return float(row), float(column)
 
     def _take_apart(self) -> None:
+        self._turns.stop()
+        self.is_whole = False
         self._watch(())
         for copy in self._copies:
             copy.unlink()
@@ -412,7 +498,7 @@ class QuadView(Layout):
         self._rebuild_soon()
 
     def _inserted(self, event: Any) -> None:
-        if self.is_on and event.value not in self._made:
+        if self.is_whole and event.value not in self._made:
             self._rebuild_soon()
 
     def _removed(self, event: Any) -> None:
@@ -432,16 +518,6 @@ class QuadView(Layout):
             self._take_apart()
             self._lay_out()
         look_at(self.viewer, at, zoom)
-
-
-@contextlib.contextmanager
-def _busy_cursor() -> Iterator[None]:
-    """Show a busy cursor: each copy of an overlay takes about 0.3 s."""
-    QGuiApplication.setOverrideCursor(Qt.CursorShape.WaitCursor)
-    try:
-        yield
-    finally:
-        QGuiApplication.restoreOverrideCursor()
 
 
 def _show_name(layer: Layer, shown: bool) -> None:

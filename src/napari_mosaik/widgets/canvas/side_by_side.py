@@ -21,10 +21,17 @@ from napari_mosaik.view.board import (
     smooth_maps,
 )
 from napari_mosaik.view.spec import LayerSpec, placement_um
-from napari_mosaik.widgets.base.gc_tuning import fast_removal, in_one_update, unselected
+from napari_mosaik.widgets.base.gc_tuning import (
+    Turns,
+    add_hidden,
+    fast_removal,
+    in_one_update,
+    make_grid,
+    make_texts,
+)
 from napari_mosaik.widgets.canvas.active_tool import ScreenLines
 from napari_mosaik.widgets.canvas.camera import centre_um, fit
-from napari_mosaik.widgets.canvas.layout import Layout
+from napari_mosaik.widgets.canvas.layout import CanvasNotice, Layout
 from napari_mosaik.widgets.canvas.layout_state import BASE, LayoutState, put_in_order, show_grid
 from napari_mosaik.widgets.canvas.link import square_lines
 from napari_mosaik.widgets.canvas.list_rows import keep_out_of_list
@@ -53,9 +60,12 @@ class SideBySide(Layout):
     """Shows some maps, each in a view of its own.
 
     Each view has layers of its own at the bottom of the list; all others are hidden meanwhile.  The
-    layers are kept, hidden, for the next time, as long as they would be the same.
+    layers are kept, hidden, for the next time, as long as they would be the same.  They are made
+    and shown in turns of the event loop, a view at a time and each with all that belongs to it;
+    ``whole`` is emitted once all are shown, and a line on the canvas tells how many until then.
     """
 
+    whole = Signal()
     headings: tuple[str, ...] = ()
 
     def __init__(self, link: CanvasLink) -> None:
@@ -63,6 +73,10 @@ class SideBySide(Layout):
         self.workspace = link.workspace
         self._cells: list[Layer] = []
         self._marks: list[Layer] = []
+        self._making: Iterator[None] | None = None
+        self._shown: list[Layer] = []
+        self._turns = Turns(self)
+        self._notice = CanvasNotice(self.viewer)
         self._fitted: tuple[Any, float] | None = None
         self._fit_soon = qdebounced(self._fit_again, timeout=50, parent=self)
         self.workspace.events.tile.connect(self._mark)
@@ -78,31 +92,89 @@ class SideBySide(Layout):
         """Whether there is something to compare."""
         return bool(self.specs())
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether the layout is shown, and all of its views."""
+        return self.is_on and 0 < len(self._shown) == len(self._cells)
+
     def arrange(self, before: LayoutState) -> None:
-        """Hide the layers and show the maps, as large as the canvas allows."""
+        """Hide the layers and show the maps one after another, as large as the canvas allows."""
         if any(layer not in self.viewer.layers for layer in self._cells):
             self._drop()
         with in_one_update(self.viewer):
-            for layer in before.order:  # what has no line would be drawn all the same
-                shown = layer in self._cells and len(layer.data) > 0
-                if layer.visible != shown:
-                    layer.visible = shown
-            if not self._cells:
-                with unselected(self.viewer):
-                    self._add_maps()
-            put_in_order(self.viewer, self._cells)
-            maps = self._maps()
-            _show_scales(maps)
-            others = [one for one in self._cells if one not in maps]
-            keep_out_of_list(self.viewer, others, maps)
-            self._divide(len(maps))
-            self.link.marked_elsewhere = True
-            self._mark()
-        self._frame()
+            for layer in before.order:
+                if layer in self.viewer.layers and layer.visible:
+                    layer.visible = False
         self.viewer.layers.selection.clear()
+        self.link.marked_elsewhere = True
+        self._shown = []
+        self._turns.start(self._show_in_turns())
+
+    def make_ahead(self) -> bool:
+        """Make one of the layers for when the maps are shown; False when there is nothing left."""
+        if self.is_on or (self._cells and self._making is None) or not self.is_possible():
+            return False
+        return next(self._make_in_turns(), True) is None
+
+    def _make_in_turns(self) -> Iterator[None]:
+        """Make the layers that are not made yet, hidden."""
+        if not self._cells:
+            self._making = self._make()
+        while self._making is not None:
+            if next(self._making, True):
+                self._making = None
+            else:
+                yield
+
+    def _make(self) -> Iterator[None]:
+        yield from self._make_maps()
+        maps = self._maps()
+        put_in_order(self.viewer, self._cells)
+        _show_scales(maps)
+        for layer in maps:
+            make_texts(self.viewer, layer)
+            yield
+        if not self.is_on:
+            make_grid(self.viewer, self._shape(len(maps)))
+            yield
+
+    def _show_in_turns(self) -> Iterator[None]:
+        """Show the views, one in each turn."""
+        self._notice.show("Preparing the maps…")
+        yield
+        yield from self._make_in_turns()
+        groups, maps = self._groups(), self._maps()
+        put_in_order(self.viewer, self._cells)
+        keep_out_of_list(self.viewer, [one for one in self._cells if one not in maps], maps)
+        for group in groups:
+            with in_one_update(self.viewer):
+                self._divide(len(maps))
+                for layer in group:  # what has no line would be drawn all the same
+                    layer.visible = len(layer.data) > 0
+                self._shown += group
+                self._mark()
+                if self.is_whole:
+                    self._begin()
+            if group is groups[0]:
+                self._frame()
+            if not self.is_whole:
+                self._notice.show(f"Preparing the maps… {groups.index(group) + 1} of {len(groups)}")
+                yield
+        self._notice.hide()
+        self.viewer.layers.selection.clear()
+        self.whole.emit()
+
+    def _begin(self) -> None:
+        """What begins once all views are shown."""
+
+    def _groups(self) -> list[list[Layer]]:
+        """The layers that are shown together: those of one view."""
+        return [self._cells[at : at + PER_CELL] for at in range(0, len(self._cells), PER_CELL)]
 
     def restore(self, before: LayoutState) -> None:
-        """Hide the maps and show the layers again."""
+        """Hide the maps and show the layers again; what is not shown yet is left."""
+        self._turns.stop()
+        self._notice.hide()
         self.link.marked_elsewhere = False
         self._fit_soon.cancel()
         with in_one_update(self.viewer):
@@ -122,7 +194,8 @@ class SideBySide(Layout):
 
     def _drop(self) -> None:
         """Remove the layers of the maps: other ones are to be shown, or none."""
-        cells, self._cells, self._marks = self._cells, [], []
+        cells, self._cells, self._marks, self._shown = self._cells, [], [], []
+        self._making = None
         present = [layer for layer in cells if layer in self.viewer.layers]
         if present:
             with fast_removal(self.viewer):
@@ -132,10 +205,16 @@ class SideBySide(Layout):
     def _maps(self) -> list[Layer]:
         return self._cells[::PER_CELL]
 
-    def _add_maps(self) -> None:
-        """Add the layers of all views."""
+    def _make_maps(self) -> Iterator[None]:
+        """Make the layers of all views."""
+        headings = self.headings
         for number, spec in enumerate(self.specs()):
-            self._add_cell(spec, self.headings[number], number)
+            self._add_picture(spec, headings[number])
+            yield
+            self._add(self._hatching(number))
+            yield
+            self._add_mark(number)
+            yield
 
     def _divide(self, n: int) -> None:
         """Divide the canvas among *n* maps."""
@@ -199,21 +278,14 @@ class SideBySide(Layout):
         super()._case_changed()
         self._drop()
 
-    def _add_cell(self, spec: LayerSpec, title: str, number: int) -> None:
-        picture = self._picture(spec, title)
-        _head(picture, "top_left")
-        self._add(picture)
-        self._add(self._hatching(number))
-        self._add_mark(number)
-
-    def _picture(self, spec: LayerSpec, title: str) -> Layer:
+    def _add_picture(self, spec: LayerSpec, title: str, side: str = "top_left") -> None:
         data, options, kind = spec.as_layer_data()
-        name = f"{title}{_INVISIBLE}"
         picture = Layer.create(
-            data, options | {"name": name, "opacity": 1.0, "visible": True}, kind
+            data, options | {"name": f"{title}{_INVISIBLE}", "opacity": 1.0}, kind
         )
         picture.metadata[BASE] = True
-        return picture
+        _head(picture, side)
+        self._add(picture)
 
     def _hatching(self, number: int) -> Layer:
         """Lines over some tiles of a map; none here."""
@@ -221,7 +293,6 @@ class SideBySide(Layout):
         assert grid is not None
         layer = Layer.create(*hatch_layer(grid, self._hatched(number), name).as_layer_data())
         layer.metadata[BASE] = True
-        layer.visible = len(layer.data) > 0
         return layer
 
     def _hatched(self, number: int) -> Any:
@@ -229,8 +300,10 @@ class SideBySide(Layout):
         return np.zeros(self.workspace.tile_data.n_tiles, bool)
 
     def _add(self, layer: Layer) -> None:
-        self.viewer.add_layer(layer)
+        layer.visible = False
+        add_hidden(self.viewer, layer, len(self._cells))
         self._cells.append(layer)
+        keep_out_of_list(self.viewer, [layer])
 
     def _add_mark(self, number: int) -> None:
         options = {
@@ -251,9 +324,11 @@ class SideBySide(Layout):
         if 0 <= tile < tile_data.n_tiles:
             lines = square_lines(tile_data.grid.centres_um[tile], tile_data.stride_um)
         for mark in self._marks:
-            mark.data = lines
-            if mark.visible != (len(lines) > 0):
-                mark.visible = len(lines) > 0
+            if len(lines) or len(mark.data):
+                mark.data = lines
+            shown = len(lines) > 0 and mark in self._shown
+            if mark.visible != shown:
+                mark.visible = shown
 
 
 def _head(picture: Layer, position: str) -> None:
@@ -298,6 +373,7 @@ class ReviewBoard(SideBySide):
         self.divider = 0.5
         self._near = False
         self._known: dict[str, BoardMap] | None = None
+        self._placed: Any = None  # where the tiles of the known maps are
         self._smooth: dict[str, BoardMap] | None = None
         self._timer = QTimer(self)
         self._timer.setInterval(_FLICKER_MS)
@@ -310,7 +386,8 @@ class ReviewBoard(SideBySide):
     def maps(self) -> dict[str, BoardMap]:
         """The maps of the open case by key, on the scale of the uptake; empty without any."""
         if self._known is None:
-            limits = self.board.uptake_limits
+            limits, grid = self.board.uptake_limits, self.workspace.tile_data.grid
+            self._placed = None if grid is None else grid.centres_um
             self._known = board_maps(self.workspace.tile_data, limits, normalised=self.normalised)
         return self._known
 
@@ -384,7 +461,7 @@ class ReviewBoard(SideBySide):
 
     @property
     def _swiping(self) -> bool:
-        return self.is_on and self.comparison == COMPARISONS[1]
+        return self.is_whole and self.comparison == COMPARISONS[1]
 
     def _span_um(self) -> tuple[float, float]:
         """Left and right end of the maps, column in µm of the reference section."""
@@ -446,8 +523,14 @@ class ReviewBoard(SideBySide):
     # --- showing it -----------------------------------------------------------------------------
     def arrange(self, before: LayoutState) -> None:
         """Show the maps; two alternate in a flicker."""
-        super().arrange(before)
         self._lines.hide(_HANDLE)
+        super().arrange(before)
+
+    def _groups(self) -> list[list[Layer]]:
+        """Two maps that are compared in one view are shown together."""
+        return super()._groups() if self.comparison == COMPARISONS[0] else [list(self._cells)]
+
+    def _begin(self) -> None:
         if self.comparison == COMPARISONS[1]:
             self._swipe()
         elif self.comparison == COMPARISONS[2]:
@@ -464,6 +547,7 @@ class ReviewBoard(SideBySide):
 
     def detach(self) -> None:
         """Leave the viewer as it was found."""
+        self.leave()
         self._swipe_soon.cancel()
         self._lines.detach()
         self.viewer.mouse_drag_callbacks.remove(self._dragged)
@@ -473,15 +557,14 @@ class ReviewBoard(SideBySide):
         side_by_side = self.comparison == COMPARISONS[0]
         return super()._maps() if side_by_side else self._cells[:_FEWEST]
 
-    def _add_maps(self) -> None:
+    def _make_maps(self) -> Iterator[None]:
         if self.comparison == COMPARISONS[0]:
-            super()._add_maps()
+            yield from super()._make_maps()
             return
         sides = ("top_left", "top_right")
         for spec, title, side in zip(self.specs(), self.headings, sides, strict=False):
-            picture = self._picture(spec, title)
-            _head(picture, side)
-            self._add(picture)
+            self._add_picture(spec, title, side)
+            yield
         self._add(self._hatching(_FEWEST - 1))
         self._add_mark(0)
 
@@ -520,8 +603,22 @@ class ReviewBoard(SideBySide):
             self._drop()
         self.rearranged.emit()
 
-    def _forget(self, *_: Any) -> None:
+    def _read_again(self) -> bool:
+        """Whether the maps differ from those that were known."""
+        former, placed = self._known, self._placed
         self._known = self._smooth = None
+        if not former or self.smoothed:
+            return True
+        maps = self.maps()
+        return not (
+            former.keys() == maps.keys()
+            and np.array_equal(placed, self._placed)
+            and all(one.equals(maps[key]) for key, one in former.items())
+        )
+
+    def _forget(self, *_: Any) -> None:
+        if not self._read_again():
+            return
         if not self.is_on:
             self._drop()
         if not self.is_possible():
@@ -534,12 +631,16 @@ class ReviewBoard(SideBySide):
 
     def _rescale(self) -> None:
         """Follow the scale that the reader chose."""
-        self._known = self._smooth = None
+        if not self._read_again():
+            return
         if not self.is_on:
             self._drop()
             return
         if self.smoothed:
             self.set_smoothed(True)
+            return
+        if not self.is_whole:
+            self._show_again()
             return
         for layer, spec in zip(self._maps(), self.specs(), strict=False):
             layer.contrast_limits = spec.style["contrast_limits"]
