@@ -16,6 +16,7 @@ import pydicom
 import pytest
 import tifffile
 
+from napari_mosaik.cli import main
 from napari_mosaik.core import (
     CorruptArtifact,
     InjectionRecord,
@@ -815,3 +816,35 @@ def test_a_path_that_leads_nowhere_blocks_its_steps_only(case, capsys, path):
     code, out, _ = told(capsys, "status", case.root, "--json")
     assert code == 0
     assert json.loads(out)["B11"]["steps"]["tissue_he"]["state"] == "blocked"
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--cd34", "he.tif"], "are the same slide; give the slide of each stain"),
+        (["--cd34", "copy.tif"], "are the same slide"),
+        (["--cd34", "link.tif"], "are the same slide"),
+        (["--cd34", "other.tif"], ""),
+        (
+            ["--injected", "2024-05-13T10:00", "--excised", "2024-05-10T10:00"],
+            "--excised .* before",
+        ),
+        (["--injected", "2024-05-13T10:00", "--excised", "2024-05-23T10:00Z"], "be compared"),
+        (["--injected", "2024-05-13T10:00", "--excised", "2024-05-23T10:00"], ""),
+    ],
+)
+def test_one_slide_for_two_stains_and_dates_out_of_order(tmp_path, capsys, more, message):
+    pixels = np.full((64, 64, 3), 230, np.uint8)
+    for name, value in (("he.tif", 230), ("other.tif", 231)):
+        pixels[0] = value
+        tifffile.imwrite(tmp_path / name, pixels, photometric="rgb", resolution=(20000, 20000),
+                         resolutionunit="CENTIMETER")  # fmt: skip
+    shutil.copy(tmp_path / "he.tif", tmp_path / "copy.tif")
+    (tmp_path / "link.tif").symlink_to(tmp_path / "he.tif")
+    given = [tmp_path / word if word.endswith(".tif") else word for word in more]
+    with pytest.raises(SystemExit) as end:
+        main([str(word) for word in ("new", tmp_path / "B1", "--he", tmp_path / "he.tif", *given)])
+    error = capsys.readouterr().err
+    assert (end.value.code or 0) == (2 if message else 0)
+    assert re.search(message, error)
+    assert (tmp_path / "B1").exists() == (not message)

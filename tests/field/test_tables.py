@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from napari_mosaik.core.errors import InputError
-from napari_mosaik.register import landmark_names, read_landmarks
+from napari_mosaik.register import check_partners, landmark_names, read_landmarks
 
 POINTS = [[20.25, 10.5], [30.5, 200.0], [140.0, 150.75]]  # row, column in pixels
 
@@ -72,6 +72,53 @@ def test_a_table_in_utf_16_needs_no_mark(tmp_path, encoding):
 def test_names_follow_their_landmarks_across_empty_rows(tmp_path):
     path = written(tmp_path, "name;X;Y\nvessel;1;2\n;;\nduct;3;4\n;5;6\n")
     assert landmark_names(path) == ["vessel", "duct", "3"]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("X;Y\n1.234;20\n300;40\n", "1.234"),
+        ("X;Y\n1.234;20,5\n300;40\n", "1.234"),
+        ("X\tY\n20\t12.345.678\n", "12.345.678"),
+        ("X;Y\n1.234;5.678\n200.125;30.500\n", ""),  # three decimals throughout
+        ("X,Y\n1.234,20\n300,40\n", ""),  # separated by commas: a decimal point
+        ("X;Y\n0.234;20\n", ""),
+    ],
+)
+def test_a_point_that_may_separate_thousands_is_asked_back(tmp_path, text, value):
+    path = written(tmp_path, text)
+    if not value:
+        assert len(read_landmarks(path, 1.0)) > 0
+        return
+    with pytest.raises(InputError, match=f"line 2: '{value}' may have a decimal point or sepa"):
+        read_landmarks(path, 1.0)
+
+
+def names_of(folder, name, names):
+    text = "".join(f"{one},{n},{n}\n" for n, one in enumerate(names))
+    return written(folder, f"name,X,Y\n{text}").rename(folder / name)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "row"),
+    [
+        ("abcd", "abcd", 0),
+        ("0123", "1234", 0),  # counted from 0 and from 1
+        ("abcd", "wxyz", 0),
+        ("abcd", "badc", 1),  # sorted in one of them
+        ("abcd", "dcba", 1),
+        ("abde", "abce", 3),  # another landmark deleted in each
+        ("abcd", "acd", 2),
+    ],
+)
+def test_landmarks_are_partners_by_row_unless_their_names_say_otherwise(tmp_path, one, other, row):
+    first, second = names_of(tmp_path, "he.csv", one), names_of(tmp_path, "cd34.csv", other)
+    if not row:
+        check_partners(first, second)
+        return
+    message = f"landmark {row} is '{one[row - 1]}' in he.csv and '{other[row - 1]}' in cd34.csv"
+    with pytest.raises(InputError, match=f"{message}; .*sort both files alike"):
+        check_partners(first, second)
 
 
 @pytest.mark.realdata

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import filecmp
 from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -172,6 +174,7 @@ def new(
         for stain, path in files.items()
         if path is not None
     }
+    _check_different_slides({k: (path, pages[k]) for k, path in files.items() if path is not None})
     width = "" if pet_fwhm is None else f"{pet_fwhm:g}"
     try:
         resolution_mm(width)
@@ -181,6 +184,7 @@ def new(
         report_warning(doubt)
     unit = unit_named(pet_unit) if pet_unit else None
     given = {key: value for key, value in (injection or {}).items() if value is not None}
+    _check_order(given)
     lacking = ""
     if pet:
         names = {"slice_index": "--pet-slice", "frame_index": "--pet-frame"}
@@ -218,9 +222,39 @@ def new(
         typer.echo("the PET file states all terms of the SUV; they are used")
 
 
+def _check_different_slides(slides: Mapping[str, tuple[Path, int | None]]) -> None:
+    """Raise `InputError` if one picture is given for two stains."""
+    for (one, (path, page)), (other, (second, second_page)) in combinations(slides.items(), 2):
+        same = page == second_page and path.samefile(second)
+        if not same and page == second_page and path.is_file() and second.is_file():
+            same = filecmp.cmp(path, second, shallow=False)  # compares the sizes first
+        if same:
+            raise InputError(
+                f"--{one} {path} and --{other} {second} are the same slide; give the slide of each "
+                "stain"
+            )
+
+
+def _check_order(given: Mapping[str, Any]) -> None:
+    """Raise `InputError` for an excision before the injection."""
+    injected, excised = given.get("injected"), given.get("excised")
+    if injected is None or excised is None:
+        return
+    if (injected.tzinfo is None) != (excised.tzinfo is None):
+        raise InputError(
+            f"--injected {injected.isoformat()} and --excised {excised.isoformat()} cannot be "
+            "compared: give both with their time zone, or both without"
+        )
+    if excised < injected:
+        raise InputError(
+            f"--excised {excised.isoformat()} is before --injected {injected.isoformat()}; correct "
+            "the dates"
+        )
+
+
 def _check_landmarks(files: Mapping[str, Path]) -> None:
     """Raise `InputError` unless the landmark files can be read and belong to one another."""
-    from napari_mosaik.register import read_landmarks
+    from napari_mosaik.register import check_partners, read_landmarks
 
     counts = {key: len(read_landmarks(path, (1.0, 1.0))) for key, path in files.items()}
     for key, count in counts.items():
@@ -235,6 +269,7 @@ def _check_landmarks(files: Mapping[str, Path]) -> None:
                 f"--landmarks-{key} holds {count} landmarks, --landmarks-{REFERENCE} "
                 f"{counts[REFERENCE]}; each needs its partner in the same row"
             )
+        check_partners(files[key], files[REFERENCE])
 
 
 class SourceName(StrEnum):

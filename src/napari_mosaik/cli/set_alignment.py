@@ -73,9 +73,10 @@ def set_alignment(
 def _by_landmarks(
     case: Case, frame: str, moving: Path, fixed: Path, kind: Kind
 ) -> tuple[GivenAlignment, list[float]]:
-    from napari_mosaik.register import LandmarkPairs, read_landmarks
+    from napari_mosaik.register import LandmarkPairs, check_partners, read_landmarks
     from napari_mosaik.workflow import given_alignment
 
+    check_partners(moving, fixed)
     pairs = LandmarkPairs(
         read_landmarks(moving, given_alignment.landmark_spacing_um(case, frame)),
         read_landmarks(fixed, case.spacing_um("cd34")),

@@ -7,7 +7,7 @@ from .landmark_outliers import (
     fit_landmarks_robustly,
     outlier_messages,
 )
-from .landmarks import fit_landmarks, landmark_names, read_landmarks, read_matrix
+from .landmarks import check_partners, fit_landmarks, landmark_names, read_landmarks, read_matrix
 from .outline_registration import align_masks, assess_masks, iter_align_masks
 from .params import AlignKind, AlignParams, OutlineParams, PetAlignParams
 from .patch_matching import InlierStatistics, inlier_statistics
@@ -32,6 +32,7 @@ __all__ = [
     "assess_masks",
     "assess_sections",
     "blurred_outline",
+    "check_partners",
     "density_correlation",
     "dice",
     "find_landmark_outliers",

@@ -16,7 +16,7 @@ from napari_mosaik.core.frame import FloatArray, Transform
 from napari_mosaik.core.text import read_text
 from napari_mosaik.register.params import AlignKind
 
-__all__ = ["fit_landmarks", "landmark_names", "read_landmarks", "read_matrix"]
+__all__ = ["check_partners", "fit_landmarks", "landmark_names", "read_landmarks", "read_matrix"]
 
 MIN_PAIRS = {"rigid": 2, "similarity": 2, "affine": 3}
 
@@ -53,12 +53,30 @@ def landmark_names(path: str | Path) -> list[str]:
     return _read(path).names
 
 
+def check_partners(first: str | Path, second: str | Path) -> None:
+    """Raise `InputError` where the names in two files of landmarks say that rows do not belong.
+
+    Partners stand in the same row.  Names that both files share, in other rows, tell of a row that
+    was sorted or deleted in one of them; names of which none agree are two ways to count.
+    """
+    one, other = landmark_names(first), landmark_names(second)
+    rows = list(zip(one, other, strict=False))
+    apart = [row for row, (a, b) in enumerate(rows, 1) if a != b]
+    if apart and (len(apart) < len(rows) or sorted(one) == sorted(other)):
+        a, b = rows[apart[0] - 1]
+        raise InputError(
+            f"landmark {apart[0]} is '{a}' in {Path(first).name} and '{b}' in {Path(second).name}; "
+            "partners stand in the same row: sort both files alike, and delete landmarks in both"
+        )
+
+
 class _Landmarks(NamedTuple):
     names: list[str]
     positions: list[tuple[float, float]]  # row, column
     in_um: bool
 
 
+_THOUSANDS = re.compile(r"-?[1-9]\d{0,2}(\.\d{3})+")
 _COLUMN = re.compile(
     r"(?:centroid |position )?([xy])"
     r"(?:[ _]*[\[(]?(px|pixels?|µm|μm|um|microns?|micrometers?)[\])]?)?"
@@ -72,15 +90,27 @@ def _read(path: str | Path) -> _Landmarks:
         start, delimiter = 1, lines[0][4:5]
     first = lines[start] if len(lines) > start else ""
     delimiter = delimiter or max(",;\t", key=first.count)
-    rows = csv.reader(lines[start:], delimiter=delimiter)
-    header = [name.strip().lower() for name in next(rows, [])]
+    header, *rows = list(csv.reader(lines[start:], delimiter=delimiter)) or [[]]
+    header = [name.strip().lower() for name in header]
     x, y, in_um = _columns(header, path, first)
     named = 0 not in (x, y)
     names, positions = [], []
+    grouped = delimiter != "," and any(
+        not re.fullmatch(r"-?\d*\.\d+|", row[at].strip())
+        for row in rows
+        for at in (x, y)
+        if at < len(row)
+    )
     for line, row in enumerate(rows, start + 2):
         if not any(cell.strip() for cell in row):
             continue
         place = f"the landmark file {path}, line {line}"
+        for at in (x, y) if grouped else ():
+            if at < len(row) and _THOUSANDS.fullmatch(row[at].strip()):
+                raise InputError(
+                    f"{place}: '{row[at].strip()}' may have a decimal point or separated "
+                    "thousands; write it without separators"
+                )
         positions.append((_number(row, y, delimiter, place), _number(row, x, delimiter, place)))
         names.append((row[0].strip() if named else "") or str(len(positions)))
     return _Landmarks(names, positions, in_um)

@@ -26,6 +26,7 @@ from napari_mosaik.register import (
     assess_masks,
     assess_sections,
     blurred_outline,
+    check_partners,
     iter_assess_pet,
     pet_mask,
     read_landmarks,
@@ -218,6 +219,7 @@ def landmark_pairs_from_files(
 
     Raises `InputError` for a file that holds no landmarks.
     """
+    check_partners(moving, fixed)
     pairs = read_landmarks(moving, spacing_um), read_landmarks(fixed, reference_spacing_um)
     n = min(map(len, pairs))
     return LandmarkPairs(pairs[0][:n], pairs[1][:n])

@@ -386,10 +386,11 @@ class _Landmarks:
 def _landmarks(
     moving: Path | None, fixed: Path | None, moving_lattice: Lattice, fixed_lattice: Lattice
 ) -> _Landmarks | None:
-    from napari_mosaik.register import landmark_names, read_landmarks
+    from napari_mosaik.register import check_partners, landmark_names, read_landmarks
 
     if moving is None or fixed is None:
         return None
+    check_partners(moving, fixed)
     points = [
         read_landmarks(path, lattice.spacing_um)
         for path, lattice in ((moving, moving_lattice), (fixed, fixed_lattice))
@@ -397,7 +398,14 @@ def _landmarks(
     n = min(map(len, points))
     if n == 0:
         raise InputError(f"{moving if not len(points[0]) else fixed} contains no landmark")
-    warnings = []
+    warnings = [
+        f"{path.name}: {outside} of {len(found)} landmarks lie outside the picture; are they in "
+        "pixels of its full resolution?"
+        for path, found, lattice in zip(
+            (moving, fixed), points, (moving_lattice, fixed_lattice), strict=True
+        )
+        if (outside := int(((found < 0) | (found > lattice.extent_um)).any(axis=1).sum()))
+    ]
     if len(points[0]) != len(points[1]):
-        warnings = [f"{len(points[0])} and {len(points[1])} landmarks: the first {n} were paired"]
+        warnings += [f"{len(points[0])} and {len(points[1])} landmarks: the first {n} were paired"]
     return _Landmarks(points[0][:n], points[1][:n], landmark_names(fixed)[:n], warnings)

@@ -32,6 +32,7 @@ from napari_mosaik.register import (
     LandmarkPairs,
     OutlineParams,
     PetAlignParams,
+    check_partners,
     read_landmarks,
 )
 from napari_mosaik.register.section_registration import LOW_CONFIDENCE, align_by_pieces
@@ -110,6 +111,7 @@ def _given_transform(
     if frame not in files or REFERENCE not in files:
         return None
     spacing = inputs.pet().raster.lattice.spacing_um if frame == "pet" else inputs.spacing_um(frame)
+    check_partners(files[frame], files[REFERENCE])
     moving = read_landmarks(files[frame], spacing)
     fixed = read_landmarks(files[REFERENCE], inputs.spacing_um(REFERENCE))
     if len(moving) != len(fixed):
