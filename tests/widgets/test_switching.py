@@ -4,6 +4,7 @@ import gc
 import weakref
 
 import pytest
+from qtpy.QtCore import QPoint, Qt
 
 pytestmark = pytest.mark.gui
 
@@ -98,3 +99,34 @@ def test_a_figure_is_made_when_it_is_seen(qtbot):
     assert len(made) == 1
     view.show_when_seen(draw)
     qtbot.waitUntil(lambda: len(made) == 2)
+
+
+def test_a_click_into_a_picture_of_a_figure_is_told_in_its_data(qtbot, dock):
+    from napari_mosaik.view.figure import new_figure
+    from napari_mosaik.widgets.base.figure_view import FigureImage
+
+    told = []
+    view = FigureImage(dock.controller.read, lambda x, y: told.append((x, y)))
+    qtbot.addWidget(view)
+    view.resize(300, 200)
+
+    def draw():
+        figure = new_figure()
+        figure.set_layout_engine("none")
+        axes = figure.add_axes((0.25, 0.25, 0.5, 0.5))
+        axes.set_xlim(0, 10)
+        axes.set_ylim(-1, 1)
+        return figure
+
+    view.show_when_seen(draw)
+    qtbot.mouseClick(view, Qt.MouseButton.LeftButton, pos=QPoint(150, 100))
+    assert not told  # nothing is drawn yet
+    view.show()
+    qtbot.waitUntil(lambda: view.figure is not None)
+    wide, high = view.width(), view.height()
+    for x, y in ((0.5, 0.5), (0.3, 0.7), (0.1, 0.5)):  # the last one is beside the plot
+        place = QPoint(round(x * wide), round(y * high))
+        qtbot.mouseClick(view, Qt.MouseButton.LeftButton, pos=place)
+    assert len(told) == 2
+    assert told[0] == pytest.approx((5, 0), abs=0.1)
+    assert told[1] == pytest.approx((1, -0.8), abs=0.1)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from matplotlib.backend_bases import MouseEvent
 from qtpy.QtCore import Qt, QTimer
-from qtpy.QtGui import QImage, QPainter, QPaintEvent
+from qtpy.QtGui import QImage, QMouseEvent, QPainter, QPaintEvent
 from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
 
 from napari_mosaik.view.figure import paint
@@ -84,13 +84,17 @@ class FigureImage(QWidget):
     ----------
     read
         Calls a function in the background and passes its result on, as `CaseController.read`.
+    clicked
+        Called with the data coordinates of a click of the mouse into a plot.
     """
 
     def __init__(
-        self, read: Callable[[str, Callable[[], Any], Callable[[Any], None]], Any]
+        self,
+        read: Callable[[str, Callable[[], Any], Callable[[Any], None]], Any],
+        clicked: Callable[[float, float], None] | None = None,
     ) -> None:
         super().__init__()
-        self._read = read
+        self._read, self._clicked = read, clicked
         self._draw: Callable[[], Figure | None] | None = None
         self._asked: tuple[object, ...] = ()
         self._image: QImage | None = None
@@ -120,6 +124,18 @@ class FigureImage(QWidget):
         else:
             painter.drawText(self.rect(), Qt.AlignmentFlag.AlignCenter, "Drawing…")
         painter.end()
+
+    def mousePressEvent(self, event: QMouseEvent) -> None:
+        """Tell where in a plot the mouse was pressed, once the figure is there."""
+        if self.figure is None or self._clicked is None:
+            return
+        ratio, at = self.devicePixelRatioF(), event.position()
+        place = ratio * at.x(), ratio * (self.height() - at.y())  # of the screen, from below
+        for axes in self.figure.axes:
+            if axes.bbox.contains(*place):
+                x, y = axes.transData.inverted().transform(place)
+                self._clicked(float(x), float(y))
+                return
 
     def _arrived(self, look: tuple[object, ...], found: tuple[Figure, QImage] | None) -> None:
         if look == self._asked:  # nothing newer was asked for

@@ -380,10 +380,18 @@ def _work() -> None:
     main = threading.main_thread()
     pieces: list[Callable[[], object]] = [partial(_colour, kind) for kind in _LABELS]
     pieces += [partial(import_module, name) for name in _MODULES]
+    pieces.append(_draw_curves)
     for piece in pieces:
         if main.is_alive():  # the program has not ended meanwhile
             with contextlib.suppress(ImportError):  # a library that nothing here needs
                 piece()
+
+
+def _draw_curves() -> None:
+    """Draw axes of powers of ten: matplotlib reads its fonts and how formulas are written."""
+    from napari_mosaik.view.plots import LiveCurves
+
+    LiveCurves().figure.draw_without_rendering()
 
 
 def _colour(kind: type[np.unsignedinteger | np.signedinteger]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from qtpy.QtWidgets import QComboBox, QSizePolicy, QWidget
@@ -9,7 +11,7 @@ from qtpy.QtWidgets import QComboBox, QSizePolicy, QWidget
 from napari_mosaik.core.errors import MosaikError
 from napari_mosaik.view.formatting import count, heading, number
 from napari_mosaik.widgets.base.controls import button, column, row, shrinkable, wrapped_label
-from napari_mosaik.widgets.base.figure_view import FigureView
+from napari_mosaik.widgets.base.figure_view import FigureImage
 from napari_mosaik.widgets.base.figure_window import FigureWindow
 from napari_mosaik.widgets.pages.parameter_panel import nearest_point
 from napari_mosaik.workflow.correlations import MEASURED, MoranPoints, moran_points
@@ -34,7 +36,7 @@ class ClusterPanel(QWidget):
         self.parameter = QComboBox()
         shrinkable(self.parameter)
         self.parameter.currentIndexChanged.connect(self._read_one)
-        self.plot = FigureView(self._clicked)
+        self.plot = FigureImage(controller.read, self._clicked)
         self.plot.setMinimumHeight(310)
         self.figure_window = FigureWindow(self)
         self.open = button(
@@ -98,23 +100,29 @@ class ClusterPanel(QWidget):
         )
         self._plot()
 
-    def _figure(self) -> Figure | None:
+    def _drawing(self) -> Callable[[], Figure | None]:
+        """What draws the scatter plot, on any thread: it holds all that it needs."""
         from napari_mosaik.view.spatial_plots import moran_figure
 
         points, tile = self.points, self._controller.workspace.tile
         if points is None:
-            return None
+            return lambda: None
         name = "measured uptake" if points.name == MEASURED else points.name
-        selected = tile if tile >= 0 else None
-        return moran_figure(
-            points.z, points.lag, points.label, points.global_i, name=name, selected=selected
+        return partial(
+            moran_figure,
+            points.z,
+            points.lag,
+            points.label,
+            points.global_i,
+            name=name,
+            selected=tile if tile >= 0 else None,
         )
 
     def _plot(self, *_: object) -> None:
-        self.plot.show_when_seen(self._figure)
+        self.plot.show_when_seen(self._drawing())
 
     def _open_window(self) -> None:
-        figure = self._figure()
+        figure = self._drawing()()
         if figure is not None:
             self.figure_window.show_figure(figure, "Moran scatter plot")
 

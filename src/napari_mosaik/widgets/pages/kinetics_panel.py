@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QSignalBlocker, Qt, Signal
-from qtpy.QtGui import QColor
+from qtpy.QtGui import QColor, QResizeEvent
 from qtpy.QtWidgets import QComboBox, QLabel, QLineEdit, QSizePolicy, QSlider, QVBoxLayout, QWidget
 from superqt.utils import qdebounced
 
@@ -149,7 +149,13 @@ class _LivePlot(QWidget):
         self.setMinimumHeight(_PLOT_PX)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
 
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Give labels the room that they need in another size."""
+        super().resizeEvent(event)
+        self.curves.figure.set_layout_engine("constrained")
+
     def _drawn(self, _event: Event) -> None:
+        self.curves.figure.set_layout_engine("none")  # half of what drawing takes; it stays
         self._background = self.canvas.copy_from_bbox(self.curves.figure.bbox)  # type: ignore[no-untyped-call]
         self._draw_lines()
 
@@ -163,7 +169,8 @@ class _LivePlot(QWidget):
         """Show curves (t,), µM, at times (t,), h, and the imaging times, h."""
         changed = self.curves.show(times, curves, imaging)
         if changed or self._background is None:
-            self.canvas.draw()  # type: ignore[no-untyped-call]
+            self.curves.figure.set_layout_engine("constrained")
+            self.canvas.draw_idle()  # type: ignore[no-untyped-call]
             return
         self.canvas.restore_region(self._background)  # type: ignore[no-untyped-call]
         self._draw_lines()

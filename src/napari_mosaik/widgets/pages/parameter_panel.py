@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,7 +23,7 @@ from napari_mosaik.widgets.base.controls import (
     table_of,
     wrapped_label,
 )
-from napari_mosaik.widgets.base.figure_view import FigureView
+from napari_mosaik.widgets.base.figure_view import FigureImage
 from napari_mosaik.widgets.base.figure_window import FigureWindow
 from napari_mosaik.workflow.correlations import (
     CohortCorrelations,
@@ -72,7 +74,7 @@ class ParameterPanel(QWidget):
         self.parameter = QComboBox()
         shrinkable(self.parameter)
         self.parameter.currentIndexChanged.connect(self._plot)
-        self.plot = FigureView(self._clicked)
+        self.plot = FigureImage(controller.read, self._clicked)
         self.figure_window = FigureWindow(self)
         self.open = button(
             "Open in window…", self._open_window, "Show this figure in its own window"
@@ -145,7 +147,7 @@ class ParameterPanel(QWidget):
         self._fill_table()
         self._show_message()
         self._size()
-        self.plot.show_when_seen(self._figure)
+        self.plot.show_when_seen(self._drawing())
 
     # --- text -----------------------------------------------------------------------------------
     def _fill_descriptions(self) -> None:
@@ -195,23 +197,24 @@ class ParameterPanel(QWidget):
         self.message.setText("\n".join(lines))
 
     # --- the figure -----------------------------------------------------------------------------
-    def _figure(self, large: bool = False) -> Figure | None:
+    def _drawing(self, large: bool = False) -> Callable[[], Figure | None]:
+        """What draws the chosen figure, on any thread: it holds all that it needs."""
         from napari_mosaik.view.spatial_plots import correlation_figure, mean_correlation_figure
 
         cohort, kind = self.correlations, self.kind.currentIndex()
         if cohort is None:
-            return None
+            return lambda: None
         if kind == 3:
             return self._scatter()
         if kind == 2:
-            return mean_correlation_figure(
+            return lambda: mean_correlation_figure(
                 cohort.parameters,
                 cohort.mean("pearson"),
                 cohort.mean("spearman"),
                 narrow=not large,
             )
         name = ("pearson", "spearman")[kind]
-        return correlation_figure(
+        return lambda: correlation_figure(
             cohort.matrix(name),
             cohort.parameters,
             list(cohort.tables),
@@ -219,23 +222,20 @@ class ParameterPanel(QWidget):
             narrow=not large,
         )
 
-    def _scatter(self) -> Figure | None:
+    def _scatter(self) -> Callable[[], Figure | None]:
         from napari_mosaik.view.spatial_plots import parameter_uptake_figure
 
         tile_data, name = self._controller.workspace.tile_data, self.parameter.currentData()
-        measured = tile_data.measured()
-        if (
-            measured is None
-            or tile_data.parameters is None
-            or name not in tuple(tile_data.parameters)
-        ):
-            return None
+        measured, table = tile_data.measured(), tile_data.parameters
+        if measured is None or table is None or name not in tuple(table):
+            return lambda: None
         tile = self._controller.workspace.tile
-        return parameter_uptake_figure(
-            np.asarray(tile_data.parameters[name], float),
+        return partial(
+            parameter_uptake_figure,
+            np.asarray(table[name], float),
             measured,
             name=name,
-            unit=tile_data.parameters.unit(name),
+            unit=table.unit(name),
             uptake_unit=tile_data.unit,
             title=correlation_summary(self._own(), name),
             selected=tile if tile >= 0 else None,
@@ -243,7 +243,7 @@ class ParameterPanel(QWidget):
 
     def _plot(self, *_: object) -> None:
         self._size()
-        self.plot.show_figure(self._figure())
+        self.plot.show_when_seen(self._drawing())
 
     def _size(self) -> None:
         one = self.kind.currentIndex() == 3
@@ -256,7 +256,7 @@ class ParameterPanel(QWidget):
             self._plot()
 
     def _open_window(self) -> None:
-        figure = self._figure(large=True)
+        figure = self._drawing(large=True)()
         if figure is not None:
             self.figure_window.show_figure(figure, self.kind.currentText())
 
