@@ -77,9 +77,10 @@ def test_a_scan_without_an_injection_date_stops_and_asks():
 
 
 def test_a_file_in_suv_is_never_scaled_again():
-    given = {"weight_kg": 70.0, "dose_mbq": 100.0}
     files = sorted((SHARED / "ibsi-sts-002" / "dicom").glob("*.dcm"))
-    record = suv_of_files(files, "bsa", given)
+    with pytest.raises(InputError, match=r"100.0 MBq in .* 433.344096 MBq in the file, .* are SUV"):
+        suv_of_files(files, "bsa", {"dose_mbq": 100.0})
+    record = suv_of_files(files, "bsa", {"dose_mbq": 433.0})
     assert (record["factor"], record["kind"], record["unit"]) == (1.0, "bw", "g/mL")
     assert record["maximum"] == pytest.approx(21.6757, abs=5e-5)
     folder = SHARED / "ibsi-sts-002"
