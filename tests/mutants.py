@@ -317,12 +317,8 @@ def faults() -> list[Fault]:
     )
     found += _of(
         "predictor/training_range.py",
-        "tests/predictor/test_unusable.py",
-        ("cases = [case for case in cases if case.measured.any()]", "cases = list(cases)"),
-    )
-    found += _of(
-        "predictor/training_range.py",
         "tests/predictor/test_uncertainty.py",
+        ("cases = [case for case in cases if case.measured.any()]", "cases = list(cases)"),
         ("np.flatnonzero(case.measured)[own]", "own"),
         ("own = case == number", "own = case != number"),
         ("predicted[name][tile[own]]", "predicted[name][: own.sum()]"),

@@ -104,6 +104,10 @@ def test_tissue_without_antigen_fills_up_to_the_interstitial_share_of_plasma():
         curves = tile_curves_um([0.02], [0.0], given, [0.0, 500.0])[0]
         assert curves[1, 0] == pytest.approx(0.3 * plasma_um(params, 0.0), rel=1e-5)
         np.testing.assert_allclose(curves[:, 1:], 0.0, atol=1e-12)
+        spread = given.model_copy(update={"antigen_enters": "density"})
+        evenly = tile_curves_um([0.02, 0.02], [0.0, 0.5], spread, [0.0, 500.0])
+        np.testing.assert_allclose(evenly[0], curves, rtol=1e-6, atol=1e-12)
+        assert evenly[1, 1, 1:].sum() > 0.0
 
 
 def test_no_vessels_is_zero_and_not_measured_is_nan():

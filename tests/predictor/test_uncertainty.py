@@ -241,6 +241,14 @@ def kept(cases):
     return with_range(TrainedModel({}, card), cases, 1500.0)
 
 
+def test_a_case_without_measured_tiles_takes_no_place_of_training_tiles(small_cases, monkeypatch):
+    monkeypatch.setattr("napari_mosaik.predictor.training_range._MOST_POINTS", 12)
+    nothing = replace(small_cases[2], suv=np.full(len(small_cases[2]), np.nan))
+    model = kept([*small_cases[:2], nothing])
+    assert len(model.weights["range.points"]) == 12  # 4 a case if the third one counted
+    assert np.isfinite(model.card["range"]["distance"])
+
+
 def test_the_nearest_training_tiles_are_those_of_a_whole_search(small_cases):
     suv = np.array(small_cases[0].suv)
     suv[[0, 5]] = np.nan  # not measured: no training tiles

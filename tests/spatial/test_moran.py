@@ -255,6 +255,9 @@ def test_false_discovery_cut_against_scipy():
     adjusted = stats.false_discovery_control(known)
     np.testing.assert_array_equal(known <= cut, adjusted <= 0.05)
     assert benjamini_hochberg_cut([0.9, 0.8], 0.05) == 0.0
+    # The lines of ranks 1, 2 and 3 are 0.02, 0.04 and 0.06, and a value on its line passes.
+    assert benjamini_hochberg_cut([0.9, 0.01, 0.03], 0.06) == 0.03
+    assert benjamini_hochberg_cut([0.9, 0.9, 0.015], 0.06) == 0.015
 
 
 def test_false_discovery_labels_fewer_tiles_than_the_plain_level(hilly):
