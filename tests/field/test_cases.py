@@ -24,7 +24,7 @@ from napari_mosaik.core import (
     MosaikError,
     Progress,
 )
-from napari_mosaik.core.catalogue import LANDMARKS, PET, SLIDES, STAINING
+from napari_mosaik.core.catalogue import LANDMARKS, PARAMETERS, PET, SLIDES, STAINING
 from napari_mosaik.core.manifest import damaged_files, listed_files
 from napari_mosaik.io import Case, PetEntry, find_cases
 from napari_mosaik.predictor import TrainedModel, leave_one_case_out, leave_one_patient_out
@@ -387,6 +387,29 @@ def test_a_lost_entry_of_a_record_is_damage_also_the_seal_itself(stored, name, k
     assert (state.word, state.damaged, state.warnings) == ("stale", True, ())
     assert "damaged" in state.reason
     assert str(path) in state.reason
+
+
+@pytest.mark.parametrize("loss", ["changed", "gone"])
+def test_nothing_is_computed_without_classes_whose_model_is_damaged(
+    computed_cohort, tmp_path, capsys, loss
+):
+    shutil.copytree(computed_cohort / "A2", tmp_path / "A2")
+    case = Case(tmp_path / "A2")
+    model = case.model_folder(read_recipe(case.root)["classes"].model)
+    if loss == "gone":
+        shutil.rmtree(model)
+    else:
+        card = model / "card.json"
+        card.write_bytes(card.read_bytes().replace(b"1", b"2", 1))
+    states = case_status(case).states
+    why = "damaged" if loss == "changed" else "is not in the models folder"
+    assert [states[name].word for name in ("classes", "parameters", "maps")] == ["blocked"] * 3
+    assert why in states["classes"].reason
+    assert why in states["parameters"].reason
+    before = case.store.origin(PARAMETERS)
+    code, _, err = told(capsys, "run", case.root, "--step", "parameters")
+    assert (code, why in err) == (2, True)
+    assert case.store.origin(PARAMETERS) == before
 
 
 def refusal(work, *arguments):

@@ -429,13 +429,18 @@ class _Resolution:
                 return _Verdict("blocked", "missing input", (reason,))
         for entry in step.may_read:
             # What was given is not silently left out because it cannot be read.
-            given = isinstance(entry, Source) and not self._absent(entry)
-            if given and (reason := self._missing(entry)):
+            if self._was_given(entry) and (reason := self._missing(entry)):
                 return _Verdict("blocked", "missing input", (reason,))
         alternatives = [self._missing(entry) for entry in step.needs_any]
         if alternatives and all(alternatives):
             return _Verdict("blocked", "missing input", tuple(dict.fromkeys(alternatives)))
         return self._wrong_pixel_size(step) or self._without_model(step)
+
+    def _was_given(self, entry: Artifact[Any] | Source) -> bool:
+        """Whether a source is there, or the model that an artifact is made with was chosen."""
+        if isinstance(entry, Source):
+            return not self._absent(entry)
+        return self.verdicts[maker_of(entry).name].cause in ("damaged", "model not found")
 
     def _wrong_pixel_size(self, step: Step[Any]) -> _Verdict | None:
         for entry in step.reads:
