@@ -20,6 +20,11 @@ SAMPLE_FOLDER = "napari-mosaik-sample"
 FIRST_PICTURE_S = 0.4
 """Longest wait for the overview image of a slide that is opened; it is grey until then."""
 
+_CALIBRATE = (
+    "Type it, or choose a scanner profile, in New from slides…; or measure it by Calibrate this "
+    "slide on the tab View"
+)
+
 
 # --- readers ------------------------------------------------------------------------------------
 def slide_reader(path: Paths) -> Callable[[Paths], LayerData] | None:
@@ -28,12 +33,15 @@ def slide_reader(path: Paths) -> Callable[[Paths], LayerData] | None:
     None for anything else (ordinary TIFF, other Zarr or DICOM), so that other readers may try.
     """
     from napari_mosaik.core import InputError
+    from napari_mosaik.core.errors import MissingPixelSize
     from napari_mosaik.io.slide import open_slide, slide_only_suffixes
 
     if not isinstance(path, str):
         return None
     try:
         open_slide(Path(path)).close()
+    except MissingPixelSize:
+        return _read_slide  # it is shown as uncalibrated
     except InputError:
         # An error in a file that can only be a slide is reported; others are left to other readers.
         return _read_slide if Path(path).suffix.lower() in slide_only_suffixes() else None
@@ -41,20 +49,33 @@ def slide_reader(path: Paths) -> Callable[[Paths], LayerData] | None:
 
 
 def _read_slide(path: Paths) -> LayerData:
-    """One slide as a multiscale layer in µm; raises `InputError` if it cannot be read."""
+    """One slide as a multiscale layer in µm; raises `InputError` if it cannot be read.
+
+    A slide without a pixel size is 'uncalibrated': it is shown, and nothing is measured on it.
+    """
     import napari
     from napari.utils.notifications import show_warning
 
+    from napari_mosaik.core.errors import MissingPixelSize
     from napari_mosaik.io.slide import open_slide
     from napari_mosaik.view.layers import slide_layer
     from napari_mosaik.widgets.base.gc_tuning import freeze_window
     from napari_mosaik.widgets.canvas.lazy_slide import LazySlide, attend
+    from napari_mosaik.widgets.canvas.view_keys import UNCALIBRATED
 
     file = Path(path if isinstance(path, str) else path[0])
     viewer = napari.current_viewer()
     if viewer is not None:
         freeze_window(viewer)
-    slide = open_slide(file)
+    name, metadata = file.name, {}
+    try:
+        slide = open_slide(file)
+    except MissingPixelSize:
+        slide, name = open_slide(file, 1.0), f"{name} (uncalibrated)"
+        metadata[UNCALIBRATED] = True
+        show_warning(f"{file.name} has no pixel size: nothing is measured on it. {_CALIBRATE}")
+        if viewer is not None:
+            viewer.canvas.overlays.scale_bar.visible = False
     if "warning" in slide.properties:
         show_warning(f"{file.name}: {slide.properties['warning']}")
     lazy = LazySlide(slide)
@@ -62,7 +83,8 @@ def _read_slide(path: Paths) -> LayerData:
     if viewer is not None:
         attend(lazy, viewer)
         lazy.damaged.connect(show_warning)
-    return [slide_layer(file.name, lazy.levels(), lazy.lattices[0]).as_layer_data()]
+    data, options, kind = slide_layer(name, lazy.levels(), lazy.lattices[0]).as_layer_data()
+    return [(data, {**options, "metadata": {**options.get("metadata", {}), **metadata}}, kind)]
 
 
 def pet_reader(path: Paths) -> Callable[[Paths], LayerData] | None:

@@ -7,7 +7,9 @@ import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tifffile
 
 ROOT = Path(__file__).parents[2]
 
@@ -39,6 +41,22 @@ def test_images_that_are_not_slides_are_left_to_napari(tmp_path):
     path.write_text("not a picture")
     assert slide_reader(str(path)) is None
     assert case_reader(str(tmp_path)) is None
+
+
+def test_a_slide_without_pixel_size_opens_uncalibrated(tmp_path, monkeypatch):
+    from napari.utils import notifications
+
+    from napari_mosaik.plugin import slide_reader
+    from napari_mosaik.widgets.canvas.view_keys import UNCALIBRATED
+
+    told = []
+    monkeypatch.setattr(notifications, "show_warning", told.append)
+    path = str(tmp_path / "plain.tif")
+    tifffile.imwrite(path, np.full((64, 96, 3), 200, np.uint8), photometric="rgb")
+    ((_, options, kind),) = slide_reader(path)(path)
+    assert (kind, options["name"]) == ("image", "plain.tif (uncalibrated)")
+    assert options["metadata"][UNCALIBRATED] is True
+    assert "plain.tif has no pixel size" in told[0]
 
 
 def test_folders_are_claimed_only_when_they_are_slides(tmp_path):

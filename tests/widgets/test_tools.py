@@ -318,3 +318,15 @@ def test_a_known_length_gives_a_slide_its_pixel_size(qtbot, dock, opened, fresh_
     assert dock.board.layer("H&E").visible
     assert calibration.which.count() == 0
     assert not any("uncalibrated" in layer.name for layer in viewer.layers)
+
+    slide = str(fresh_case / "slides" / "plain.png")
+    ((data, options, kind),) = slide_reader(slide)(slide)
+    alone = viewer.add_layer(Layer.create(data, options, kind))
+    tools.ruler.take("length")
+    tools.ruler.add_point((100.0, 100.0))
+    assert tools.ruler.draft is None
+    assert "no pixel size" in tools.ruler.reading(None)
+    alone.visible = False
+    tools.ruler.add_point((100.0, 100.0))
+    assert tools.ruler.draft is not None
+    tools.ruler.release()

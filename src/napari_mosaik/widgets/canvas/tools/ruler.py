@@ -22,6 +22,7 @@ from napari_mosaik.view.spec import placement_um
 from napari_mosaik.widgets.canvas.active_tool import CanvasTool, ToolHost, ToolMode
 from napari_mosaik.widgets.canvas.camera import look_at
 from napari_mosaik.widgets.canvas.mouse import Pointer
+from napari_mosaik.widgets.canvas.view_keys import UNCALIBRATED
 
 if TYPE_CHECKING:
     import napari
@@ -171,6 +172,16 @@ class Ruler(LineTool):
         self._layers = _MeasurementLayers(link.viewer)
         super().__init__(link)
 
+    def add_point(self, position_um: tuple[float, float]) -> None:
+        """Set a point, unless a slide without pixel size is shown."""
+        if self._has_no_unit():
+            self.show_measurement()  # says why
+        else:
+            super().add_point(position_um)
+
+    def _has_no_unit(self) -> bool:
+        return any(one.visible and one.metadata.get(UNCALIBRATED) for one in self.viewer.layers)
+
     @property
     def hint(self) -> str:
         """What the mouse does, and what Escape does."""
@@ -212,6 +223,8 @@ class Ruler(LineTool):
 
     def reading(self, draft: Measurement | None) -> str:
         """The value, or an invitation."""
+        if self._has_no_unit():
+            return "no pixel size: calibrate the slide, or hide it"
         return super().reading(draft) if draft is not None else f"{self.kind}: click points"
 
     def detach(self) -> None:
