@@ -321,7 +321,9 @@ def test_a_wrong_predictor_does_not_get_into_the_recipe(case, capsys):
 
 def test_folders_that_are_no_cases(tmp_path, capsys):
     assert "no case" in told(capsys, "run", tmp_path)
-    assert "neither a case" in told(capsys, "status", tmp_path / "x")
+    assert "there is no folder" in told(capsys, "status", tmp_path / "x")
+    (tmp_path / "file").touch()
+    assert "neither a case" in told(capsys, "status", tmp_path / "file")
 
 
 def test_annotations_go_out_and_in(case, tmp_path, capsys):
@@ -504,6 +506,24 @@ def test_every_number_of_the_command_line_may_have_a_decimal_comma(capsys):
         line = told(capsys, "run", "case", f"--jobs={value}")
         assert "'--jobs'" in line
         assert words in line
+
+
+@pytest.mark.parametrize(
+    ("words", "told_so"),
+    [
+        ("new c --he a.tif --page-he 0", "'--page-he': '0' is not possible; give 1 or more"),
+        ("slide a.tif --page -1", "give 1 or more"),
+        ("slide a.tif --spacing 25", "not possible; give a number between"),
+        ("status c99", "there is no folder c99"),
+        ("profiles --spacing 0.25", "--add NAME"),
+        ("relink c HE x", "'source': 'HE' is not one of 'he'"),
+        ("twin next-scan c --cv 0", "--cv 0"),
+        ("kinetics --times-h=-5", "not -5 h"),
+    ],
+)
+def test_what_is_asked_wrongly_says_how_to_ask(capsys, monkeypatch, tmp_path, words, told_so):
+    monkeypatch.chdir(tmp_path)
+    assert told_so in told(capsys, *words.split())
 
 
 def test_numbers_in_a_list_may_have_decimal_commas():

@@ -150,6 +150,7 @@ def test_organs_limit_an_activity(case, tmp_path, capsys):
         (("--activity-mbq", "5"), "needs its nuclide"),
         ((*LUTETIUM, "--activity-mbq-m2", "3"), "not both"),
         ((*LUTETIUM, "--courses", "84,0"), "day 0 follows day 84"),
+        (("--nuclide", "Lu-177", "--activity-mbq", "3e9"), "in Bq or kBq?"),
         ((*LUTETIUM, "--courses", "0 84"), "days of the courses"),
         ((*LUTETIUM, "--ebrt", "5x2@-1"), "before day 0"),
         ((*LUTETIUM, "--ebrt", "5x2"), "5x2@72"),

@@ -82,7 +82,7 @@ def test_cases_are_found_alone_and_in_a_cohort(tmp_path):
     assert find_cases([tmp_path / "A2"]) == [tmp_path / "A2"]
     with pytest.raises(InputError, match="contains no case"):
         find_cases([_empty(tmp_path)])
-    with pytest.raises(InputError, match="neither a case folder"):
+    with pytest.raises(InputError, match="there is no folder"):
         find_cases([tmp_path / "nothing"])
 
 

@@ -111,7 +111,9 @@ def _report_usage(error: Any) -> None:
     command = error.ctx.command_path if error.ctx else "napari-mosaik"
     if isinstance(error.__cause__, ValidationError):
         first = error.__cause__.errors()[0]
-        error.message = f"{first['input']!r} is not possible; {validation_words(first)}"
+        words = validation_words(first)
+        is_whole = first["type"] == "value_error"  # a sentence that names the value
+        error.message = words if is_whole else f"{first['input']!r} is not possible; {words}"
     message = error.format_message().replace("Value error, ", "").rstrip(".")
     if message.startswith("Usage:"):  # a group without a command shows its help
         error.show()

@@ -88,7 +88,8 @@ OnDamage = Annotated[
 
 
 PageOption = Annotated[
-    int | None, typer.Option(help="Page of a TIFF file with several pictures, counted from 1.")
+    int | None,
+    typer.Option(min=1, help="Page of a TIFF file with several pictures, counted from 1."),
 ]
 
 

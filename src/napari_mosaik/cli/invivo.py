@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -98,7 +100,9 @@ def add_value(
     }  # fmt: skip
     with naming_options(**_OPTIONS):
         value = typed_value(fields)
-    _report(case, add_invivo(Case(case), [value], replace_same=replace), json)
+    with _naming_replace():
+        change = add_invivo(Case(case), [value], replace_same=replace)
+    _report(case, change, json)
 
 
 @example_command(invivo, "remove", "invivo remove B12 --time-h 72.4 --region tumour")
@@ -160,7 +164,7 @@ def import_values(
 
     # names of columns stay as they are in the table
     own = {name: _OPTIONS[name] for name in ("decay_reference", "relative_error")}
-    with naming_options(**own):
+    with naming_options(**own), _naming_replace():
         change = import_invivo(
             Case(case),
             file,
@@ -271,7 +275,8 @@ def measure(
             calibration=calibration,
         )
         if store:
-            work.add_invivo(opened, [found.value], replace_same=replace)
+            with _naming_replace():
+                work.add_invivo(opened, [found.value], replace_same=replace)
     for sentence in found.warnings:
         report_warning(sentence)
     if json:
@@ -282,6 +287,17 @@ def measure(
         typer.echo(f"- {line}")
     if not store:
         typer.echo("not stored; add --store to keep it in the case")
+
+
+@contextmanager
+def _naming_replace() -> Iterator[None]:
+    """Name the option that replaces a value of the same region and time."""
+    try:
+        yield
+    except InputError as error:
+        if "keep one of them" in str(error):
+            error.args = (f"{error} (--replace keeps the new one)",)
+        raise
 
 
 def _report(case: Path, change: InvivoChange, json: bool) -> None:

@@ -197,6 +197,8 @@ def profiles(
 
     if add and remove:
         raise InputError("give either --add or --remove, not both")
+    if not add and (spacing or from_slide or note):
+        raise InputError("--spacing, --from and --note need --add NAME: the name of the profile")
     if add:
         add_profile(add, _profile_size(spacing, from_slide), note)
     if remove:

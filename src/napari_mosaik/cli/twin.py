@@ -162,6 +162,8 @@ def worth_of_next_scan(
     json: JsonOutput = False,
 ) -> None:
     """Say how much one more scan at each time would narrow a target."""
+    if not 0 < cv <= 1:
+        raise InputError(f"--cv {cv:g}: give the relative error of a scan, 0.08 for example")
     found = _open(case, set_)
     document = found.worth_of_scans(_hours(times), _target_of(target), cv)
     if json:

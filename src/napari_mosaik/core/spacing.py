@@ -37,8 +37,8 @@ def check_spacing(spacing_um: float | Sequence[float], what: str = "") -> tuple[
     meant = " x ".join(f"{size / 1000:g}" for size in dict.fromkeys(pair))
     raise InputError(
         f"{what}{': ' * bool(what)}a pixel size of {shown} µm is not possible; "
-        + (f"did you mean {meant} µm ({shown} nm)? " if in_nm else "")
-        + f"Give a number between {low:g} and {high:g} µm"
+        + (f"did you mean {meant} µm ({shown} nm)? Give" if in_nm else "give")
+        + f" a number between {low:g} and {high:g} µm"
     )
 
 

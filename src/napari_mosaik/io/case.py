@@ -629,6 +629,8 @@ def find_cases(paths: Sequence[Path | str]) -> list[Path]:
             found.append(path)
             continue
         if not path.is_dir():
+            if not path.exists():
+                raise InputError(f"there is no folder {path}; give a case or cohort folder")
             raise InputError(f"{path} is neither a case folder nor a cohort folder")
         inside = sorted(p.parent for p in path.glob(f"*/{CASE_FILE}"))
         if not inside:

@@ -138,7 +138,8 @@ def checked_times(time_h: ArrayLike) -> FloatArray:
     if times.ndim != 1 or times.size == 0 or not np.isfinite(times).all():
         raise InputError("times must be a list of finite numbers of hours")
     if times[0] < 0 or (np.diff(times) < 0).any():
-        raise InputError(f"times must ascend from 0 h, not {times[:5].tolist()} ...")
+        shown = ", ".join(f"{time:g}" for time in times[:5])
+        raise InputError(f"times must ascend from 0 h, not {shown} h")
     return times
 
 

@@ -83,6 +83,8 @@ _USUAL_ALPHA_MBQ: Final = {"Ac-225": 8.0, "At-211": 350.0}
 activities of At-211 in trials.  Above three times that the unit is asked for: kBq that were taken
 as MBq are a thousand times more, and a course that is planned is not so far above."""
 _FAR_ABOVE: Final = 3.0
+_LARGEST_MBQ: Final = 1e6
+"""No course, and no course per m², has 1 TBq."""
 _LEAST_BETA_MBQ: Final = 20.0
 _SURFACE_M2: Final = 2.0
 """Body surface, m², for the question about units only."""
@@ -131,6 +133,11 @@ class Course(Params):
             raise ValueError(
                 f"the course of {self.nuclide} on day {self.day:g} has no activity; give one in "
                 f"{', '.join(ACTIVITY_UNITS)}"
+            )
+        if self.activity_mbq(1.0) > _LARGEST_MBQ:
+            raise ValueError(
+                f"the course of {self.nuclide} on day {self.day:g} has {self.activity:g} "
+                f"{self.unit}, more than {_LARGEST_MBQ:g} MBq; was it in Bq or kBq?"
             )
         if self.day < 0:
             raise ValueError(
