@@ -364,6 +364,8 @@ def test_a_picture_is_segmented_outside_a_case(case, tmp_path, capsys):
     assert call("segment", "cells", slide, "--out", out) == 2
     assert "'cells' is not one of 'tissue'" in capsys.readouterr().err
     assert "--weights" in told(capsys, "segment", "classes", slide, "--out", out)
+    line = told(capsys, "segment", "classes", slide, "--out", out, "--model", case)
+    assert "there is no model in" in line
     for region in ("1,2", "nan,0,50,50", "0,0,inf,50"):
         error = told(capsys, "segment", "nuclei", slide, "--out", out, "--region", region)
         assert "row,column,height,width" in error
@@ -516,6 +518,7 @@ def test_every_number_of_the_command_line_may_have_a_decimal_comma(capsys):
         ("slide a.tif --spacing 25", "not possible; give a number between"),
         ("status c99", "there is no folder c99"),
         ("profiles --spacing 0.25", "--add NAME"),
+        ("segment nuclei a.tif --out s.tif --label-spacing=-1", "--label-spacing is -1 µm"),
         ("relink c HE x", "'source': 'HE' is not one of 'he'"),
         ("twin next-scan c --cv 0", "--cv 0"),
         ("kinetics --times-h=-5", "not -5 h"),

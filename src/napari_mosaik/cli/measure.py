@@ -118,7 +118,8 @@ def segment(
         page=page,
         scheduler=scheduler,
     )
-    with Bar(quiet=json) as bar, naming_options(page="--page"):
+    names = {"page": "--page", "label_spacing_um": "--label-spacing"}
+    with Bar(quiet=json) as bar, naming_options(**names):
         segmented = drive(work, f"{image.name} · {kind}", bar)
     record = segmented.record
     if csv_table is not None:

@@ -17,6 +17,8 @@ from napari_mosaik.core.params import digest
 
 __all__ = ["read_card", "save_weights", "weights_digest"]
 
+_FILES = ("card.json", "weights.safetensors")
+
 
 def weights_digest(arrays: Mapping[str, NDArray[Any]], essentials: Mapping[str, Any]) -> str:
     """Content digest of a model: its arrays (names, types, shapes, bytes) and settings."""
@@ -60,6 +62,8 @@ def read_card(folder: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
 
     if not folder.is_dir():
         raise CorruptArtifact(f"there is no model in {folder}: it is no folder")
+    if not any((folder / name).exists() for name in _FILES):
+        raise InputError(f"there is no model in {folder}: it has no {' and no '.join(_FILES)}")
     check_files(folder, f"the model in {folder}")
     try:
         card = json.loads((folder / "card.json").read_text(encoding="utf-8"))

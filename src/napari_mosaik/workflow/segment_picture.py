@@ -123,7 +123,7 @@ def segment_picture(
     """
     _check(kind, method, weights)
     if label_spacing_um is not None and not 0 < label_spacing_um < np.inf:
-        raise InputError(f"the label pixel size must be positive, not {label_spacing_um} µm")
+        raise InputError(f"label_spacing_um is {label_spacing_um:g} µm; give more than 0")
     picture = Picture(path, spacing_um, region, page)
     stain = "cd34" if kind == "vessels" else "he"
     with picture.open(stain) as slide:
