@@ -264,6 +264,71 @@ def test_a_commit_cut_off_before_its_marker_leaves_the_old(store):
     assert not staging.exists()
 
 
+def _two_disks(monkeypatch, store):
+    """Let results lie on a disk of their own: nothing can be renamed into or out of it."""
+    from pathlib import Path
+
+    real = Path.rename
+
+    def rename(self, target):
+        if self.is_relative_to(store.root) != Path(target).is_relative_to(store.root):
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+
+
+def _labels_in_scratch(folder):
+    """New values whose labels a step has written in its scratch folder."""
+    found = values(1)
+    written = found[LABELS]
+    writer = store_module.LabelWriter(folder / "labels", written, "labels")
+    for level in range(writer.n_levels):
+        for window in writer.windows(level):
+            writer.write(level, window)
+    return {**found, LABELS: writer.finish()}
+
+
+def test_scratch_and_results_may_lie_on_two_file_systems(store, monkeypatch, tmp_path):
+    new = Origin("step", 1, "other", ORIGIN.inputs)
+    found = _labels_in_scratch(tmp_path / "scratch")
+    _two_disks(monkeypatch, store)
+    store.commit(new, found)
+    assert (store.read(LABELS).array() == values(1)[LABELS].array()).all()
+    assert store.origin(LABELS) == new
+    before = store.version(LABELS, ORIGIN.digest())
+    assert before is not None  # moved to the earlier ones, which lie on the other disk
+    assert (before.read(RASTER).values == values()[RASTER].values).all()
+    left = [path for path in tmp_path.rglob("*") if path.name.endswith(".part")]
+    assert not left
+    assert not (tmp_path / "scratch" / "labels").exists()
+
+
+@pytest.mark.parametrize("broken_at", [1, 8, 30])
+def test_a_copy_to_another_file_system_is_whole_or_absent(store, monkeypatch, tmp_path, broken_at):
+    found = _labels_in_scratch(tmp_path / "scratch")
+    _two_disks(monkeypatch, store)
+    copied = []
+
+    def copy(source, target):
+        copied.append(target)
+        if len(copied) == broken_at:
+            raise OSError(errno.ENOSPC, "no space")
+        return shutil.copyfile(source, target)
+
+    monkeypatch.setattr(shutil, "copy2", copy)
+    new = Origin("step", 1, "other", ORIGIN.inputs)
+    with pytest.raises(MosaikError, match="disk is full"):
+        store.commit(new, found)
+    monkeypatch.undo()
+    store.recover()
+    assert len({store.origin(artifact) for artifact in values()}) == 1
+    assert store.origin(RASTER) in (ORIGIN, new)
+    for artifact in values():
+        store.glance(artifact)
+    assert not [path for path in tmp_path.rglob("*") if path.name.endswith(".part")]
+
+
 @pytest.mark.parametrize(
     ("number", "words"), [(errno.ENOSPC, "disk is full"), (errno.EACCES, "permission denied")]
 )

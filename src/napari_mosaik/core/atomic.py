@@ -9,6 +9,7 @@ The content is written under another name in the same folder, which is renamed a
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 import shutil
@@ -16,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["atomic_file", "atomic_folder", "flush_to_disk", "scratch_path"]
+__all__ = ["atomic_file", "atomic_folder", "flush_to_disk", "move_folder", "scratch_path"]
 
 _numbers = itertools.count()
 
@@ -58,3 +59,33 @@ def flush_to_disk(file: BinaryIO) -> None:
     """Wait until what was written to an open file is on the disk, so that it survives a crash."""
     file.flush()
     os.fsync(file.fileno())
+
+
+def move_folder(source: Path, target: Path) -> None:
+    """Move a folder to a name that is free, also on another file system; it is there whole or not.
+
+    Where it cannot be renamed, its files are copied beside *target*, on the disk before the copy
+    gets its name; only then the source goes.  Raises `OSError` where that fails.
+    """
+    try:
+        source.rename(target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        with atomic_folder(target) as scratch:
+            _copy_to_disk(source, scratch)
+        # renamed first: of a folder that is removed halfway, no part may look like the whole
+        left = source.rename(scratch_path(source))
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _copy_to_disk(source: Path, target: Path) -> None:
+    """Copy what a folder holds; not by `shutil.copytree`, whose error hides a full disk."""
+    for place, folders, names in os.walk(source):
+        here = target / Path(place).relative_to(source)
+        for name in folders:
+            (here / name).mkdir()
+        for name in names:
+            shutil.copy2(Path(place) / name, here / name)
+            with (here / name).open("rb+") as file:
+                flush_to_disk(file)

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_mosaik.core.artifact import Artifact, Origin
+from napari_mosaik.core.atomic import move_folder
 from napari_mosaik.core.catalogue import COMPUTED_ON, RECOMPUTED
 from napari_mosaik.core.errors import CorruptArtifact, InputError, MosaikError
 from napari_mosaik.core.manifest import (
@@ -347,7 +348,7 @@ class CaseStore:
             place.parent.mkdir(parents=True, exist_ok=True)
         except (MosaikError, OSError, KeyError, ValueError, TypeError):
             place = self.root / f"{_STAGING}old-{uuid.uuid4().hex[:12]}"
-        folder.rename(place)
+        move_folder(folder, place)
         if place.parent == self.root:
             remove_tree(place)
 
@@ -587,7 +588,7 @@ def _read_raster(folder: Path) -> Raster:
 def _write_labels(folder: Path, labels: LabelImage, name: str) -> None:
     place = folder / "labels.ome.zarr"
     if labels.folder is not None:
-        labels.folder.rename(place)
+        move_folder(labels.folder, place)
         return
     writer = LabelWriter(place, labels, name)
     for level in range(writer.n_levels):
