@@ -189,8 +189,8 @@ def test_pixel_sizes_as_people_type_them(text, sizes):
     [
         ("250", "did you mean 0.25 µm (250 nm)?"),
         ("250x260", "did you mean 0.25 x 0.26 µm"),
-        ("25", "Give a number between 0.05 and 20 µm"),
-        ("0.01", "Give a number between 0.05 and 20 µm"),
+        ("25", "give a number between 0.05 and 20 µm"),
+        ("0.01", "give a number between 0.05 and 20 µm"),
         ("0", "not possible"),
         ("-1", "not possible"),
         ("inf", "is not valid"),

@@ -192,7 +192,8 @@ def test_a_scan_before_the_injection_is_refused(volume):
 
 
 def test_values_that_are_suv_already_are_not_scaled(tmp_path):
-    path = pet_series(tmp_path / "p", STORED, each=lambda place: {"Units": "GML"})
+    values = STORED // 1000
+    path = pet_series(tmp_path / "p", values, each=lambda place: {"Units": "GML"})
     found = measure_volume(open_pet_volume(path), InjectionRecord(), VOXELS, **GIVEN)
-    assert found.value.mean == pytest.approx(STORED[VOXELS].mean() * SLOPE)
+    assert found.value.mean == pytest.approx(values[VOXELS].mean() * SLOPE)
     assert found.value.time_h == pytest.approx(72.5 + 1 / 6, abs=1e-4)

@@ -9,6 +9,8 @@ from napari_mosaik.core import LabelImage, Lattice
 from napari_mosaik.view.label_levels import INSIDE, OUTLINE, LabelLevels
 from napari_mosaik.view.tile_loader import PieceReaders
 
+pytestmark = pytest.mark.gui
+
 
 class Stored:
     """Stored labels: which thread read them, and a part that is damaged."""

@@ -121,7 +121,7 @@ def test_rows_are_added_doubled_sorted_and_removed(qtbot, editor):
     click(qtbot, editor.add_beam)
     assert "give the fractions as number x Gy, such as 5x2" in editor.row_problem.text()
     typed(qtbot, editor.rows[3].amount, "0x2")
-    assert "Row 4, fractions = 0: input should be greater" in editor.row_problem.text()
+    assert "Row 4, fractions = 0: give 1 or more" in editor.row_problem.text()
     typed(qtbot, editor.rows[3].amount, "5x2")
     typed(qtbot, editor.rows[3].day, "72")
     assert [str(one) for one in editor.plan.fractions] == ["5x2@72"]

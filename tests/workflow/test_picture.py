@@ -273,7 +273,7 @@ def test_a_region_is_labelled_pixel_by_pixel(tmp_path):
     assert 2 * ((part.labels > 0) & cut).sum() / ((part.labels > 0).sum() + cut.sum()) > 0.85
     small = segment_picture("nuclei", path, method="classical", region=region, label_spacing_um=1.0)
     assert small.labels.shape == (126, 150)
-    with pytest.raises(InputError, match="must be positive"):
+    with pytest.raises(InputError, match="give more than 0"):
         segment_picture("nuclei", path, label_spacing_um=-1.0)
 
 

@@ -133,7 +133,7 @@ def _prepare_streams() -> None:
         logging.root.addHandler(logging.NullHandler())
 
 
-_SIMILAR = {"µ": "u", "μ": "u", "·": "-", "×": "x", "–": "-", "→": "->", "⚠": "!", "✓": "ok"}
+_SIMILAR = dict(zip("µμ·×–−→⚠✓", ("u", "u", "-", "x", "-", "-", "->", "!", "ok"), strict=True))
 
 
 def _similar_letters(error: UnicodeError) -> tuple[str, int]:
