@@ -43,13 +43,24 @@ def test_images_that_are_not_slides_are_left_to_napari(tmp_path):
     assert case_reader(str(tmp_path)) is None
 
 
-def test_a_slide_without_pixel_size_opens_uncalibrated(tmp_path, monkeypatch):
+@pytest.mark.gui
+def test_a_slide_without_pixel_size_opens_uncalibrated(tmp_path, monkeypatch, qtbot):
     from napari.utils import notifications
 
     from napari_mosaik.plugin import slide_reader
+    from napari_mosaik.widgets.canvas import lazy_slide
     from napari_mosaik.widgets.canvas.view_keys import UNCALIBRATED
 
-    told = []
+    told, made = [], []
+
+    class Kept(lazy_slide.LazySlide):
+        """Without a viewer nothing else keeps it; it may end in the window's thread alone."""
+
+        def __init__(self, slide):
+            super().__init__(slide)
+            made.append(self)
+
+    monkeypatch.setattr(lazy_slide, "LazySlide", Kept)
     monkeypatch.setattr(notifications, "show_warning", told.append)
     path = str(tmp_path / "plain.tif")
     tifffile.imwrite(path, np.full((64, 96, 3), 200, np.uint8), photometric="rgb")
@@ -57,6 +68,8 @@ def test_a_slide_without_pixel_size_opens_uncalibrated(tmp_path, monkeypatch):
     assert (kind, options["name"]) == ("image", "plain.tif (uncalibrated)")
     assert options["metadata"][UNCALIBRATED] is True
     assert "plain.tif has no pixel size" in told[0]
+    with qtbot.waitSignal(made[0]._gone):
+        made[0].close()
 
 
 def test_folders_are_claimed_only_when_they_are_slides(tmp_path):

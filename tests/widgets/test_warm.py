@@ -25,7 +25,9 @@ def test_nothing_is_compiled_when_labels_are_first_shown(kind: Any) -> None:
     with event.install_listener("numba:compile", heard):
         colours = {None: "transparent", 0: "transparent", 1: "red", 2: "blue"}
         Labels(np.arange(12, dtype=kind).reshape(3, 4) % 3, colormap=colours).refresh()
-    assert not heard.buffer
+    # Other threads may compile functions of this package meanwhile.
+    compiled = {found.data["dispatcher"].py_func.__module__ for _, found in heard.buffer}
+    assert not [module for module in compiled if module.startswith("napari.")]
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.int32])
