@@ -399,8 +399,9 @@ def _colour(kind: type[np.unsignedinteger | np.signedinteger]) -> None:
 
     Without a layer: pint, which layers ask for units, is not made for several threads.
     """
-    from napari.utils.colormaps import DirectLabelColormap
+    from napari.utils.colormaps import DirectLabelColormap, label_colormap
 
+    label_colormap(1)._data_to_texture(np.zeros(0, kind))  # that of a new layer
     colours = DirectLabelColormap(color_dict={None: "transparent", 0: "transparent", 1: "red"})
     colours.map(np.ones((4, 4), kind))
     colours._data_to_texture(np.zeros(0, kind))  # so does a layer ask for the type of its slices
