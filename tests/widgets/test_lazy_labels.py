@@ -130,6 +130,40 @@ def test_a_closed_window_forgets_the_pieces(shown, qtbot):
     assert lazy._find((0, 0, 0)) is None
 
 
+def test_what_was_closed_while_it_is_read_is_deleted_in_the_thread_of_the_window(qtbot):
+    """Its timers belong to that thread: elsewhere the program may end without a word."""
+    from napari_mosaik.widgets.canvas import lazy_labels, lazy_slide
+
+    began, gate, deleted = threading.Event(), threading.Event(), []
+
+    class Slow(Stored):
+        def __getitem__(self, key):
+            if threading.current_thread() is not threading.main_thread():
+                began.set()
+                gate.wait(30)
+            return super().__getitem__(key)
+
+    class Watched(lazy_labels.LazyObjects):
+        def __del__(self):
+            deleted.append(threading.current_thread())
+
+    image, whole = stored()
+    slow = LabelImage(Slow(whole), image.lattice, levels=image.levels)
+    readers = PieceReaders(threads=1)
+    lazy = Watched(LabelLevels(slow), readers)
+    _ = lazy.levels()[0][AREA]
+    assert began.wait(30)
+    lazy.close()
+    lazy.close()
+    del lazy, _
+    assert not deleted
+    gate.set()
+    qtbot.waitUntil(lambda: bool(deleted))
+    assert deleted == [threading.main_thread()]
+    assert not lazy_slide._closing
+    readers.close()
+
+
 @pytest.mark.parametrize(("moves", "end", "chosen"), [
     ([], (10, 12), True), ([(11, 11)], (10, 12), True),
     ([], (200, 90), False), ([(40, 30)], (10, 10), False),

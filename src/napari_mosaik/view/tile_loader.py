@@ -83,6 +83,10 @@ class PieceReaders:
         return None
 
 
+def _nothing(piece: Piece) -> None:
+    """What a closed lane reads."""
+
+
 class Lane:
     """The queue of one slide: urgent pieces first, then the visible ones, then the rest."""
 
@@ -92,7 +96,7 @@ class Lane:
         self._readers = readers
         self._queues: tuple[deque[Piece], ...] = (deque(), deque(), deque())
         self._busy: set[Piece] = set()
-        self._closed = False
+        self.closed = False
         self._then: Callable[[], None] | None = None
 
     @property
@@ -115,9 +119,9 @@ class Lane:
     def close(self, then: Callable[[], None]) -> None:
         """Read nothing more; *then* is called, on any thread, once no thread is reading."""
         with self._readers._lock:
-            if self._closed:
+            if self.closed:
                 return
-            self._closed = True
+            self.closed = True
             for queue in self._queues:
                 queue.clear()
             if self in self._readers._lanes:
@@ -126,11 +130,12 @@ class Lane:
             if self._busy:
                 self._then = then
                 return
+            self.read = _nothing
         then()
 
     def _add(self, urgency: int, pieces: Iterable[Piece], *, replace: bool) -> None:
         with self._readers._lock:
-            if self._closed:
+            if self.closed:
                 return
             queue = self._queues[urgency]
             if replace:
@@ -156,7 +161,8 @@ class Lane:
         The caller holds the lock.
         """
         self._busy.discard(piece)
-        if self._closed and not self._busy:
+        if self.closed and not self._busy:
             then, self._then = self._then, None
+            self.read = _nothing  # the thread that comes last holds nothing of what was closed
             return then
         return None

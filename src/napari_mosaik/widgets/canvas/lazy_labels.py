@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import weakref
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -50,13 +51,10 @@ class LazyObjects(LazyPieces):
         last = len(self.pieces.shapes) - 1
         return [*(_LazyLevel(self, level) for level in range(last)), self.pieces.coarsest]
 
-    def close(self) -> None:
-        """Stop reading."""
-        self._settle.stop()
+    def _release(self) -> Callable[[], None]:
+        """Forget the codes that were read."""
         owner = self._owner
-        self._lane.close(
-            lambda: _cache.drop(lambda key: isinstance(key, tuple) and key[0] == owner)
-        )
+        return lambda: _cache.drop(lambda key: isinstance(key, tuple) and key[0] == owner)
 
     def region(self, level: int, rows: slice, cols: slice) -> Codes:
         """Codes of a level at once; what is not read yet comes from coarser levels.

@@ -6,7 +6,9 @@ import itertools
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -22,7 +24,7 @@ from napari_mosaik.view.display_settings import (
     StainVectors,
     apply_display,
 )
-from napari_mosaik.view.tile_loader import PieceReaders
+from napari_mosaik.view.tile_loader import Lane, PieceReaders
 from napari_mosaik.view.tile_pyramid import LevelWindow, Piece, levels_of
 
 if TYPE_CHECKING:
@@ -52,8 +54,32 @@ _AT_ONCE_PX: Final = 1 << 24
 CHUNK_PX: Final = 128
 """Napari slices whole chunks: a small one keeps textures small, none would slice at every step."""
 _owners = itertools.count()
-_closing: set[LazySlide] = set()
-"""Slides that wait for a reading thread; they must be deleted in the window's thread."""
+_closing: dict[int, LazyPieces] = {}
+"""What waits for a reading thread; Qt's objects must be deleted in the window's thread."""
+
+
+class _Keeper(QObject):
+    """Lets go in the window's thread of what was closed and no thread reads any more."""
+
+    released = Signal(object)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.released.connect(self._forget)
+
+    def _forget(self, number: int) -> None:
+        _closing.pop(number, None)
+
+
+@cache
+def _keeper() -> _Keeper:
+    return _Keeper()
+
+
+def _released(release: Callable[[], None], keeper: _Keeper, number: int) -> None:
+    """On any thread, which must not hold what was closed: it would be deleted there."""
+    release()
+    keeper.released.emit(number)
 
 
 class LazyPieces(QObject):
@@ -67,6 +93,7 @@ class LazyPieces(QObject):
     arrived = Signal(bool)
     damaged = Signal(str)
     _came = Signal()
+    _lane: Lane
 
     def __init__(self) -> None:
         super().__init__()
@@ -82,6 +109,18 @@ class LazyPieces(QObject):
         self._idle.setSingleShot(True)
         self._idle.timeout.connect(self._drawn)
         self._began = 0.0
+
+    def close(self) -> None:
+        """Stop reading, and let go of what was read once no thread uses it."""
+        self._settle.stop()
+        if self._lane.closed:
+            return
+        _closing[id(self)] = self
+        self._lane.close(partial(_released, self._release(), _keeper(), id(self)))
+
+    def _release(self) -> Callable[[], None]:
+        """What is done once no thread reads any more, on any thread; without this object."""
+        raise NotImplementedError
 
     def _has_come(self) -> None:
         """On a reading thread: a piece was read."""
@@ -133,7 +172,6 @@ class LazySlide(LazyPieces):
     """
 
     look_changed = Signal()
-    _gone = Signal()
 
     def __init__(
         self,
@@ -155,7 +193,6 @@ class LazySlide(LazyPieces):
         self.coarsest: Pixels = self._raw.copy()
         self._coarse_lock = threading.Lock()
         self._coarse_whole = threading.Event()
-        self._gone.connect(self._forget)
         self._own_readers = PieceReaders() if readers is None else None
         chosen = readers or self._own_readers
         assert chosen is not None
@@ -194,21 +231,17 @@ class LazySlide(LazyPieces):
         """Change the stain vectors of the colour deconvolution."""
         self.set_display(replace(self.settings, vectors=stains))
 
-    def close(self) -> None:
-        """Stop reading, and close the file once no thread uses it."""
-        self._settle.stop()
-        _closing.add(self)
-        self._lane.close(self._release)
+    def _release(self) -> Callable[[], None]:
+        """Forget the pixels, close the file and end the threads that read for it alone."""
+        cache, owner, slide, readers = self._cache, self._owner, self.slide, self._own_readers
 
-    def _release(self) -> None:
-        self._cache.drop_owner(self._owner)
-        self.slide.close()
-        if self._own_readers is not None:
-            self._own_readers.close()
-        self._gone.emit()
+        def release() -> None:
+            cache.drop_owner(owner)
+            slide.close()
+            if readers is not None:
+                readers.close()
 
-    def _forget(self) -> None:
-        _closing.discard(self)
+        return release
 
     # --- pixels ---------------------------------------------------------------------------------
     def region(self, window: LevelWindow) -> Pixels:
