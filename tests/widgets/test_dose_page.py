@@ -7,7 +7,7 @@ import pytest
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QMessageBox
 
-from napari_mosaik.workflow.plans import plan_files, read_plans, write_plan
+from napari_mosaik.workflow.plans import Course, Plan, plan_files, read_plans, write_plan
 
 pytestmark = pytest.mark.gui
 PAGE = "Dose what-if"
@@ -256,6 +256,16 @@ def test_a_plan_is_computed_shown_and_no_longer_shown_when_it_is_not_current(
     qtbot.waitUntil(lambda: "the last run failed" in view.state.text())
     assert "time_h,activity_mbq_ml" in view.state.text()
     assert not view._numbers.isVisible()
+
+
+def test_a_plan_of_another_program_can_be_run_when_the_page_is_opened_again(qtbot, dock, page):
+    panel, root = page.panel, dock.workspace.case.root
+    idle(qtbot, dock, panel)
+    page.set_open(False)
+    write_plan(root, Plan(name="theirs", courses=(Course(activity=7400),)))
+    page.set_open(True)
+    qtbot.waitUntil(lambda: list(panel.plans) == ["theirs"])
+    qtbot.waitUntil(page.run_button.isEnabled)
 
 
 def test_a_plan_that_another_program_changed_is_not_written_over(qtbot, dock, page):

@@ -186,6 +186,17 @@ class DosePanel(QWidget):
         if self._root is not None and not self._busy:
             self._work(partial(_read, self._root), self._arrived)
 
+    def read_again(self) -> None:
+        """Read the stored plans, and the status of the case if another program changed them."""
+        if self._root is not None and not self._busy:
+            self._work(partial(_read, self._root), self._compare)
+
+    def _compare(self, plans: Mapping[str, Plan]) -> None:
+        changed = dict(plans) != self.plans
+        self._arrived(plans)
+        if changed:
+            self._controller.refresh()
+
     def _work(self, work: Callable[[], object], then: Callable[..., None]) -> None:
         """Work on files in the background; editing waits meanwhile."""
         case = self._controller.workspace.case

@@ -445,6 +445,13 @@ class PlansPage(DetailPage):
             layout.insertWidget(layout.indexOf(self.how), Collapsible("Sampling", section.form))
         return body
 
+    def set_open(self, opened: bool) -> None:
+        """Show or hide the body; another program may have changed the plans since."""
+        was_there = self.panel is not None
+        super().set_open(opened)
+        if opened and was_there:
+            cast("DosePanel", self.panel).read_again()
+
     def start(self) -> None:
         """Save the plan that is shown; run once the status of the steps is that of the plans."""
         before = self._states
