@@ -440,7 +440,7 @@ class Walk:
                 self.stroke([(number % 9 + x, number % 7) for x in range(0, 90, 6)], 0.02)
             self.until(lambda: len(areas) >= 60, 5)
         lengths = [max(np.ptp(area.exterior.coords.xy, axis=1)) * zoom for area in areas]
-        self.figures["dots_of_60_strokes"] = sum(length < 80 for length in lengths)
+        self.figures["dots_of_60_strokes"] = sum(bool(length < 80) for length in lengths)
         del drawing.commit
         drawing.release()
         self.dock.tabs.setCurrentIndex(0)
