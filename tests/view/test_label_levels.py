@@ -123,7 +123,7 @@ def test_the_legend_says_what_the_colours_mean_with_their_unit():
     assert words[0] == "nucleus"
     assert words[3] == "1000 to 2000 per mm²"
     assert len(words) == 7
-    assert spec.legend.note.startswith("from afar: nuclei per mm²")
+    assert spec.legend.note.startswith("zoomed out: nuclei per mm²")
     code = spec.objects.density.code(2)
     red, green, blue = (round(255 * part) for part in spec.style["colormap"][code][:3])
     assert spec.legend.entries[3][1] == f"#{red:02x}{green:02x}{blue:02x}"
