@@ -7,7 +7,7 @@ import shapely
 from napari_mosaik.core.angles import angle_difference_deg
 from napari_mosaik.core.atomic import atomic_file, atomic_folder
 from napari_mosaik.core.corrections import Correction, describe_correction
-from napari_mosaik.core.progress import map_progress, run_to_end, subprogress
+from napari_mosaik.core.progress import TimeLeft, map_progress, run_to_end, subprogress
 from napari_mosaik.core.recent import RecentValues
 from napari_mosaik.core.window import overlap_slices, paste
 
@@ -113,3 +113,22 @@ def test_a_file_or_folder_is_whole_or_absent(tmp_path):
 def test_the_size_of_a_corrected_area_has_no_exponent(rows, size):
     words = describe_correction(Correction("add", area_wkt=shapely.box(0, 0, 30, rows).wkt))
     assert words.startswith(f"added, {size} at ")
+
+
+def test_the_time_left_follows_the_pace_since_what_was_found_finished(monkeypatch):
+    now = [50.0]
+    monkeypatch.setattr("napari_mosaik.core.progress.time.monotonic", lambda: now[0])
+    left = TimeLeft()
+    now[0] += 10.0
+    assert left.seconds() is None  # nothing is done yet
+    left.reach(0.2)
+    assert left.seconds() == pytest.approx(40.0)
+    left.reach(0.6, found=True)
+    assert left.seconds() is None
+    now[0] += 10.0
+    left.reach(0.7)
+    assert left.seconds() == pytest.approx(30.0)
+    left.reach(0.1)  # another part begins
+    assert left.seconds() is None
+    left.reach(1.0)
+    assert left.seconds() is None

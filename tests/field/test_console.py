@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -85,11 +86,81 @@ def test_without_a_terminal_long_work_tells_its_share_and_the_time_left(capfd, m
     monkeypatch.setattr(show.Bar, "EVERY_S", 0.0)
     with show.Bar() as bar:
         bar.show("B11 · Nuclei", Progress(0, 1, "B11 · Nuclei"))
-        now[0] += 60.0
         for fraction in (0.0, 0.5, 0.001, 1.0):
+            now[0] += 60.0
             bar.show("B11 · Nuclei", Progress(fraction, 1, ""))
+        now[0] += 60.0
+        bar.show("B11 · Nuclei", Progress(0.8, 1, "", found=True))
+        now[0] += 60.0
+        bar.show("B11 · Nuclei", Progress(0.9, 1, ""))
     rest = [line.strip() for line in capfd.readouterr().err.splitlines()[2:]]
-    assert rest == ["0%", "50%, about 60 s left", "0%, about 16.6 h left"]
+    assert rest == ["0%", "50%, about 2 min left", "0%", "80%", "90%, about 60 s left"]
+
+
+def test_work_that_tells_nothing_is_told_as_well(monkeypatch):
+    from napari_mosaik.cli import interrupt, show
+    from napari_mosaik.core.artifact import Progress
+
+    told, lines = threading.Event(), []
+
+    def written(text, **_):
+        lines.append(text)
+        if len(lines) == 3:
+            told.set()
+
+    monkeypatch.setattr(interrupt, "_TICK_S", 0.01)
+    monkeypatch.setattr(show.Bar, "EVERY_S", 0.0)
+    monkeypatch.setattr(show.Bar, "DELAY_S", 0.0)
+    with show.Bar() as bar:
+        monkeypatch.setattr(bar._console, "print", written)
+        bar.show("B11 · Nuclei", Progress(0.25, 1, "finding nuclei"))
+        assert told.wait(30)
+    assert lines[0] == "B11 · Nuclei"
+    assert set(lines[1:]) == {"  finding nuclei: 25%"}
+
+
+IN_COMPILED_CODE = """
+import hashlib, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from napari_mosaik.cli import app, main
+from napari_mosaik.cli.show import Bar
+
+def run_command(arguments):
+    with Bar():
+        print("computing", flush=True)
+        hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)  # minutes, without an eye on signals
+
+app.run_command = run_command
+main([])
+"""
+
+
+def test_an_interrupt_of_compiled_code_is_told_at_once_and_ends_it():
+    process = subprocess.Popen(
+        [sys.executable, "-c", IN_COMPILED_CODE],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout.readline() == "computing\n"
+        process.send_signal(signal.SIGINT)
+        line = process.stderr.readline()
+        assert process.poll() is None  # told before the end
+        assert (process.wait(30), process.stderr.read()) == (130, "")
+    finally:
+        process.kill()
+        process.communicate()
+    assert line.startswith("napari-mosaik: interrupted; nothing unfinished was stored")
+
+
+def test_an_interrupt_while_work_is_shown_is_one_line(capsys, monkeypatch, tmp_path):
+    def interrupt(*_, **__):
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr("napari_mosaik.cli.show.Bar.show", interrupt)
+    code, error = call(capsys, "sample", tmp_path / "cohort", "--size", "tiny", "--case", "A2")
+    assert (code, error.count("\n")) == (130, 1)
 
 
 def test_json_is_lossless_on_every_console(tmp_path):

@@ -140,7 +140,9 @@ def test_progress_follows_the_weights_of_the_blocks_and_what_was_finished_before
         work = DiskWork(tmp_path, "labels").stream(
             "stage", blocks, range(4), note, "", at_once=1, weights=weights
         )
-        shares = [progress.fraction for progress in work]
+        reports = list(work)
+        assert [one.found for one in reports] == [bool(kept)] + [False] * (len(reports) - 1)
+        shares = [progress.fraction for progress in reports]
         assert shares[0] == pytest.approx(sum(weights[index] for index in kept) / 10)
         assert np.diff(shares) == pytest.approx([weights[index] / 10 for index in begun])
         assert sorted(begun) == sorted(set(range(4)) - set(kept))

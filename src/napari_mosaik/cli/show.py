@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 import time
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import typer
 
+from napari_mosaik.cli.interrupt import Ears
 from napari_mosaik.core.artifact import Progress
 from napari_mosaik.core.journal import journal_damage
-from napari_mosaik.core.progress import run_to_end
+from napari_mosaik.core.progress import TimeLeft, run_to_end
 
 __all__ = ["Bar", "drive", "figure", "print_json", "table"]
 
@@ -23,7 +25,8 @@ class Bar:
     """A progress bar on the error stream; plain lines where that is no terminal.
 
     A line is written once its work has taken a while or the next work begins: input that is refused
-    at once leaves one line, the error.
+    at once leaves one line, the error.  Lines with the time left are also written while the work
+    tells nothing.
     """
 
     DELAY_S = 2.0
@@ -32,32 +35,37 @@ class Bar:
 
     def __init__(self, quiet: bool = False) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as RichProgress
 
         self._console = Console(stderr=True)
         self._live = self._console.is_terminal and not quiet
         self._quiet = quiet
         self._last = self._pending = ""
+        self._latest, self._left = Progress(0, 1, ""), TimeLeft()
         self._began = self._told = 0.0
         self._bar = RichProgress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
             TextColumn("{task.percentage:3.0f} %"),
             TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[left]}"),
             console=self._console,
             transient=True,
             disable=not self._live,
         )
-        self._task = self._bar.add_task("", total=1.0)
+        self._task = self._bar.add_task("", total=1.0, left="")
+        self._turn = threading.RLock()
+        """Lines are written by the work and by the clock."""
+        self._ears = Ears(self._bar.stop, self._tell)
 
     def __enter__(self) -> Bar:
         self._bar.start()
+        self._ears.open()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        self._ears.close()
         if kind is None:
             self._write_pending()
         self._bar.stop()
@@ -70,38 +78,57 @@ class Bar:
     def line(self, text: str) -> None:
         """Write a line of other work above the bar."""
         if not self._quiet:
-            self._write_pending()
-            self._console.print(text, highlight=False, markup=False)
+            with self._turn:
+                self._write_pending()
+                self._console.print(text, highlight=False, markup=False)
 
     def show(self, what: str, progress: Progress) -> None:
         """Move the bar; *what* is also written as a line."""
-        if what != self._last:
-            self._write_pending()
-            self._last = self._pending = what
-            self._began = self._told = time.monotonic()
-            self._bar.reset(self._task, total=1.0)
-        elif time.monotonic() - self._began > self.DELAY_S:
-            self._write_pending()
-        text = progress.text if progress.text != what else ""
-        waited = time.monotonic() - self._told
-        if not self._live and not self._quiet and waited >= self.EVERY_S and progress.fraction < 1:
-            self._told = time.monotonic()
-            left = _time_left(self._told - self._began, progress.fraction)
-            line = ", ".join(filter(None, (f"{progress.fraction:.0%}", left)))
-            self._console.print(f"  {text}: {line}" if text else f"  {line}", highlight=False)
-        self._bar.update(self._task, completed=progress.fraction, description=f"  {text}"[:60])
+        with self._turn:
+            if what != self._last:
+                self._write_pending()
+                self._last = self._pending = what
+                self._began = self._told = time.monotonic()
+                self._left = TimeLeft()
+                self._bar.reset(self._task, total=1.0)
+            self._latest = progress
+            self._left.reach(progress.fraction, progress.found)
+            self._tell()
+            text = self._text()
+            self._bar.update(
+                self._task,
+                completed=progress.fraction,
+                description=f"  {text}"[:60],
+                left=_in_words(self._left.seconds()),
+            )
+
+    def _text(self) -> str:
+        return self._latest.text if self._latest.text != self._last else ""
+
+    def _tell(self) -> None:
+        """Write what is due."""
+        with self._turn:
+            now = time.monotonic()
+            if now - self._began > self.DELAY_S:
+                self._write_pending()
+            is_due = now - self._told >= self.EVERY_S and self._latest.fraction < 1
+            if self._last and is_due and not self._live and not self._quiet:
+                self._told = now
+                text, left = self._text(), _in_words(self._left.seconds())
+                line = ", ".join(filter(None, (f"{self._latest.fraction:.0%}", left)))
+                line = f"  {text}: {line}" if text else f"  {line}"
+                self._console.print(line, highlight=False, markup=False)
 
 
-def _time_left(seconds: float, fraction: float) -> str:
-    """How long the rest will take at the pace so far, in words; empty where that is unknown."""
-    if not 0 < fraction < 1:
+def _in_words(seconds: float | None) -> str:
+    """A time that is left in words; empty where it is unknown."""
+    if seconds is None:
         return ""
-    rest = seconds * (1 - fraction) / fraction
-    if rest < 90:
-        return f"about {max(1, round(rest))} s left"
-    if rest < 5400:
-        return f"about {round(rest / 60)} min left"
-    return f"about {rest / 3600:.1f} h left"
+    if seconds < 90:
+        return f"about {max(1, round(seconds))} s left"
+    if seconds < 5400:
+        return f"about {round(seconds / 60)} min left"
+    return f"about {seconds / 3600:.1f} h left"
 
 
 def drive(work: Generator[Progress, None, T], what: str, bar: Bar) -> T:

@@ -129,12 +129,14 @@ class Progress:
     """Progress of a computation: *done* of *total* units, with a text.
 
     ``losses`` are those of a training so far: of the training and, or None, of the validation.
+    ``found`` marks a report in which much was found finished by an earlier run.
     """
 
     done: float
     total: float
     text: str = ""
     losses: tuple[tuple[float, float | None], ...] = ()
+    found: bool = False
 
     @property
     def fraction(self) -> float:

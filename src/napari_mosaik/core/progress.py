@@ -10,15 +10,17 @@ computation that is asked to stop.  Nothing else is interrupted: what is stored 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from threading import local
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, final
 
 from napari_mosaik.core.errors import Cancelled
 
 __all__ = [
+    "TimeLeft",
     "blocking",
     "cancellable",
     "checkpoint",
@@ -120,3 +122,37 @@ def subprogress(
 ) -> Generator[float, None, T]:
     """The same computation as a part of a longer one: fractions between *start* and *stop*."""
     return map_progress(work, lambda share: start + (stop - start) * share)
+
+
+_LEAST, _LEAST_S = 0.005, 1.0
+"""Share and time, s, from which a pace can be told."""
+
+
+@final
+class TimeLeft:
+    """Estimates how long a computation still takes, from the share of it that is done.
+
+    Parameters
+    ----------
+    share
+        Fraction of the computation that is done already.
+    """
+
+    def __init__(self, share: float = 0.0) -> None:
+        self._began, self._start, self._share = time.monotonic(), share, share
+
+    def reach(self, share: float, found: bool = False) -> None:
+        """Tell that this share (fraction of 1) is done now.
+
+        What was *found* finished took no time and says nothing about the rest.
+        """
+        if share < self._share or found:
+            self._began, self._start = time.monotonic(), share
+        self._share = share
+
+    def seconds(self) -> float | None:
+        """How long the rest takes at the pace so far, s; None until that can be told."""
+        gained, spent = self._share - self._start, time.monotonic() - self._began
+        if gained < _LEAST or spent < _LEAST_S or self._share >= 1:
+            return None
+        return (1.0 - self._share) * spent / gained

@@ -134,7 +134,8 @@ class DiskWork:
         begin(todo)
         each = np.array(weights or np.ones(len(items)), float)
         total, left, gone, before = max(each.sum(), 1e-9), each[todo].sum(), 0.0, 0
-        yield Progress(stop - (stop - start) * left / total, 1.0, text)
+        found = len(todo) < len(items)
+        yield Progress(stop - (stop - start) * left / total, 1.0, text, found=found)
         for done in in_parallel(one, todo, self._scheduler, at_once):
             # Other processes do not tell which items have ended: it is about the first ones.
             ended = list(took)

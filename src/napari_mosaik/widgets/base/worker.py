@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 import traceback
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_mosaik.core import Cancelled, MosaikError, Progress
-from napari_mosaik.core.progress import cancellable, run_to_end
+from napari_mosaik.core.progress import TimeLeft, cancellable, run_to_end
 from napari_mosaik.core.thread_priority import COMPUTING, step_back
 
 __all__ = ["Job", "Problem", "Report", "Task", "problem_of"]
@@ -131,7 +130,7 @@ class Job(QObject):
         self._going.set()
         self._waiting = False
         self._latest: tuple[str, Progress] = (title, Progress(0, 1, ""))
-        self._clock = _Clock()
+        self._left, self._left_of = TimeLeft(), title
         self._poll = QTimer(self)
         self._poll.setInterval(_POLL_MS)
         self._poll.timeout.connect(self._emit_progress)
@@ -163,7 +162,7 @@ class Job(QObject):
         if paused:
             self._going.clear()
         else:
-            self._clock = _Clock()  # the pause tells nothing about the time that is left
+            self._left_of = ""  # the pause tells nothing about the time that is left
             self._going.set()
         self.paused.emit(paused)
 
@@ -179,7 +178,7 @@ class Job(QObject):
     def report(self) -> Report:
         """Current progress."""
         part, progress = self._latest
-        left = self._clock.left_s(part, progress.fraction)
+        left = self._left.seconds()
         return Report(part, progress.text, progress.fraction, left, progress.losses)
 
     def _drive(self) -> object:
@@ -190,9 +189,12 @@ class Job(QObject):
             return run_to_end(generator, self._take)
 
     def _take(self, latest: tuple[str, Progress]) -> None:
-        self._latest = latest
-        if latest[0] not in self.parts:
-            self.parts.append(latest[0])
+        self._latest = part, progress = latest
+        if part not in self.parts:
+            self.parts.append(part)
+        if part != self._left_of:
+            self._left, self._left_of = TimeLeft(progress.fraction), part
+        self._left.reach(progress.fraction, progress.found)
         self._waiting = True
         while not self._going.wait(_PAUSED_S):
             self._check()
@@ -245,21 +247,3 @@ class Task(QObject):
             self.done.emit(self._thread.value)
         else:
             self.failed.emit(problem_of(self._action, self._thread.error))
-
-
-class _Clock:
-    """Estimates the time left from the progress of the current step."""
-
-    def __init__(self) -> None:
-        self._part = ""
-        self._began = 0.0
-        self._start = 0.0
-
-    def left_s(self, part: str, fraction: float) -> float | None:
-        now = time.monotonic()
-        if part != self._part or fraction < self._start:
-            self._part, self._began, self._start = part, now, fraction
-        gained, spent = fraction - self._start, now - self._began
-        if gained < 0.02 or spent < 1.0:
-            return None
-        return (1.0 - fraction) * spent / gained
