@@ -275,12 +275,11 @@ def _scan_angles(
     mirrored: bool,
 ) -> tuple[FloatArray, list[InverseTransform]]:
     """Overlap (Dice of the smoothed masks) and transform with the best shift at every angle."""
-    step = unit / _COARSE_PX
+    step, reach = unit / _COARSE_PX, _COARSE_PX // 4
     square = _square_lattice(fixed_centre, 0.85 * unit, step, fixed.lattice.frame)
-    points = square.centres_um().reshape(-1, 2)
-    target = fixed.at(points).reshape(square.shape)
-    shape = [fft.next_fast_len(2 * n, real=True) for n in square.shape]
-    spectrum = fft.rfft2(target, shape)
+    target = fixed.at(square.centres_um().reshape(-1, 2)).reshape(square.shape)
+    side = fft.next_fast_len(square.shape[0] + reach, real=True)
+    spectrum = fft.rfft2(target, (side, side))
     energy = float((target**2).sum())
     scores, inverses = np.empty(angles.size), []
     for i, angle in enumerate(angles):
@@ -290,8 +289,8 @@ def _scan_angles(
         )
         linear = np.asarray(np.linalg.inv(forward.matrix[:2, :2]), np.float64)
         inverse = InverseTransform(linear, moving_centre, fixed_centre, unit)
-        image = moving.at(inverse.apply(points)).reshape(square.shape)
-        overlap, shift = _best_shift(spectrum, image, shape, _COARSE_PX // 4)
+        image = moving.on(square, inverse)
+        overlap, shift = _best_shift(spectrum, image, reach)
         scores[i] = 2 * overlap / (energy + float((image**2).sum()))
         centre = moving_centre - linear @ (shift * step)
         inverses.append(InverseTransform(linear, centre, fixed_centre, unit))
@@ -299,10 +298,16 @@ def _scan_angles(
 
 
 def _best_shift(
-    spectrum: NDArray[np.complex128], image: FloatArray, shape: list[int], reach: int
+    spectrum: NDArray[np.complex128], image: FloatArray, reach: int
 ) -> tuple[float, FloatArray]:
-    """Greatest sum of products over shifts of the image by up to *reach* samples, and the shift."""
-    product = fft.irfft2(spectrum * np.conj(fft.rfft2(image, shape)), shape)
-    window = np.roll(product, (reach, reach), (0, 1))[: 2 * reach + 1, : 2 * reach + 1]
+    """Greatest sum of products over shifts of the image by up to *reach* samples, and the shift.
+
+    *spectrum* is that of a square *reach* samples longer than the image, so that no shift wraps
+    around; only the lines of the shifts are transformed back.
+    """
+    side = len(spectrum)
+    product = spectrum * np.conj(fft.fft(fft.rfft(image, side, axis=1), side, axis=0))
+    lines = np.roll(fft.ifft(product, axis=0), reach, axis=0)[: 2 * reach + 1]
+    window = np.roll(fft.irfft(lines, side, axis=1), reach, axis=1)[:, : 2 * reach + 1]
     row, col = np.unravel_index(int(window.argmax()), window.shape)
     return float(window[row, col]), np.array([row - reach, col - reach], np.float64)

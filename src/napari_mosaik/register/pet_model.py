@@ -196,9 +196,15 @@ class _Noise:
     def whiten(self, images: FloatArray) -> FloatArray:
         """Images (rows, columns, k) as (rows x columns, k) whitened values, dimensionless."""
         scaled = images / self.spread[..., None]
-        rotated = np.tensordot(self.across.T, scaled, 1)
-        rotated = np.einsum("abk,bc->ack", rotated, self.along, optimize=True)
-        return np.asarray((rotated * self.weight[..., None]).reshape(-1, images.shape[2]))
+        rotated = (self.across.T @ scaled.reshape(len(scaled), -1)).reshape(scaled.shape)
+        rotated = np.matmul(self.along.T, rotated)
+        rotated *= self.weight[..., None]
+        return np.asarray(rotated.reshape(-1, images.shape[2]))
+
+    def whiten_one(self, image: FloatArray) -> FloatArray:
+        """One image (rows, columns) as (rows x columns,) whitened values, dimensionless."""
+        rotated = (self.along.T @ (self.across.T @ (image / self.spread)).T).T
+        return np.asarray((rotated * self.weight).ravel())
 
     @property
     def log_scale(self) -> float:
@@ -309,11 +315,26 @@ class PetModel:
         for length in _NOISE_LENGTHS:
             for spread in self._spreads:
                 noise = _Noise.of(self._lattice, length * self._fwhm_um, spread)
-                sums = self._sums(design, noise)
-                for level in _NOISE_LEVELS:
-                    cost = self._cost(sums, noise, float(level))
-                    if cost < best:
-                        best, self._noise, self._level = cost, noise, float(level)
+                cost, level = self._best_level(self._sums(design, noise), noise)
+                if cost < best:
+                    best, self._noise, self._level = cost, noise, level
+
+    def _best_level(
+        self, sums: tuple[FloatArray, FloatArray, float], noise: _Noise
+    ) -> tuple[float, float]:
+        """The least cost over the levels of the noise, and its level; every third is tried first.
+
+        The cost of a level has one minimum.
+        """
+        costs = {
+            number: self._cost(sums, noise, float(_NOISE_LEVELS[number]))
+            for number in range(1, _NOISE_LEVELS.size, 3)
+        }
+        middle = min(costs, key=costs.__getitem__)
+        for number in (middle - 1, middle + 1):
+            costs[number] = self._cost(sums, noise, float(_NOISE_LEVELS[number]))
+        best = min(costs, key=costs.__getitem__)
+        return costs[best], float(_NOISE_LEVELS[best])
 
     def cost(self, transform: Transform, fwhm_um: float | None = None) -> float:
         """Negative log likelihood of a transform from the PET to the section, up to a constant.
@@ -346,7 +367,7 @@ class PetModel:
     def _sums(self, design: FloatArray, noise: _Noise) -> tuple[FloatArray, FloatArray, float]:
         """Products of the splines with one another and with the slice, after whitening."""
         white = noise.whiten(design)
-        target = noise.whiten(self._values[..., None])[:, 0]
+        target = noise.whiten_one(self._values)
         return white.T @ white, white.T @ target, float(target @ target)
 
     def _cost(
@@ -471,9 +492,18 @@ class PetSearch:
         k = self.units.size
         simplex = np.vstack([np.zeros(k), np.eye(k) * reach])
         used, best = 0, math.inf
+        known: dict[bytes, float] = {}
+
+        def cost(step: FloatArray) -> float:
+            # each part of the search begins with the corners of the one before
+            key = step.tobytes()
+            if key not in known:
+                known[key] = self.cost(self.moved(start, step))
+            return known[key]
+
         while used < max_evaluations:
-            result = minimize(  # type: ignore[call-overload]
-                lambda step: self.cost(self.moved(start, step)),
+            result = minimize(
+                cost,
                 simplex[0],
                 method="Nelder-Mead",
                 options={

@@ -6,11 +6,13 @@ import math
 from typing import Any
 
 import numpy as np
+import scipy  # its parts are loaded on first use
 from numpy.typing import ArrayLike, NDArray
 
-from napari_mosaik.core.errors import InputError
+from napari_mosaik.core.errors import FrameMismatch, InputError
 from napari_mosaik.core.frame import FloatArray, Lattice, Transform
 from napari_mosaik.core.raster import Raster
+from napari_mosaik.register.affine_fit import InverseTransform
 
 __all__ = [
     "dice",
@@ -150,6 +152,38 @@ def dice(moving: Raster, fixed: Raster, transform: Transform, *, pixels: int = 1
     step = float((high - low).max()) / pixels
     shape = (math.ceil((high[0] - low[0]) / step), math.ceil((high[1] - low[1]) / step))
     lattice = Lattice(fixed.lattice.frame, shape, (step, step), (float(low[0]), float(low[1])))
-    a = moving.onto(lattice, transform, outside=0).values > 0.5
-    b = fixed.onto(lattice, outside=0).values > 0.5
-    return mask_dice(a, b)
+    on_fixed = _nearest_on(lattice, fixed, Transform.identity(fixed.lattice.frame, lattice.frame))
+    return mask_dice(_nearest_on(lattice, moving, transform), on_fixed)
+
+
+def _nearest_on(lattice: Lattice, mask: Raster, transform: Transform) -> NDArray[np.bool_]:
+    """As `Raster.onto` of a mask (rows, columns), False outside; without a position per sample."""
+    if transform.source != mask.lattice.frame or transform.target != lattice.frame:
+        raise FrameMismatch(
+            f"a mask of '{mask.lattice.frame}' cannot be placed on '{lattice.frame}' by a "
+            f"transform from '{transform.source}' to '{transform.target}'"
+        )
+    back = transform.inverse()
+    values = np.asarray(mask.values, np.uint8)
+    if back.matrix[0, 1] == 0 == back.matrix[1, 0]:  # each axis by itself, to the last bit
+        rows, cols = (_nearest(lattice, mask.lattice, back, axis) for axis in (0, 1))
+        return np.asarray(np.pad(values, 1)[np.ix_(rows, cols)] > 0)
+    inverse = InverseTransform(back.matrix[:2, :2], back.matrix[:2, 2], np.zeros(2), 1.0)
+    matrix, offset = inverse.between(lattice, mask.lattice)
+    found = scipy.ndimage.affine_transform(
+        values, matrix, offset, lattice.shape, order=0, mode="grid-constant"
+    )
+    return np.asarray(found > 0)
+
+
+def _nearest(lattice: Lattice, source: Lattice, back: Transform, axis: int) -> NDArray[np.int64]:
+    """Along one axis, the nearest sample of the source, counted from 1.
+
+    0 and one more than there are lie before and behind it.
+    """
+    position = (np.arange(lattice.shape[axis]) + 0.5) * lattice.spacing_um[axis]
+    position += lattice.origin_um[axis]
+    position = position * back.matrix[axis, axis] + back.matrix[axis, 2]
+    index = (position - source.origin_um[axis]) / source.spacing_um[axis] - 0.5
+    inside = np.clip(np.floor(index + 0.5), -1, source.shape[axis])
+    return np.asarray(inside + 1, np.int64)

@@ -133,9 +133,13 @@ def _density(inputs: StepContext, stain: str) -> Raster:
         return density_of(slide)
 
 
-def _reported(work: Generator[float, None, Alignment]) -> Generator[Progress, None, Alignment]:
-    """Fractions done as progress of the step."""
-    return map_progress(work, lambda fraction: Progress(0.2 + 0.8 * fraction, 1, "aligning"))
+def _reported(
+    work: Generator[float, None, Alignment], before: float
+) -> Generator[Progress, None, Alignment]:
+    """Fractions done as progress of the step, of which a share was done *before*."""
+    return map_progress(
+        work, lambda fraction: Progress(before + (1 - before) * fraction, 1, "aligning")
+    )
 
 
 def _stain_step(stain: str) -> Step[AlignParams]:
@@ -145,7 +149,7 @@ def _stain_step(stain: str) -> Step[AlignParams]:
         masks = inputs.read(TISSUE[stain]), inputs.read(TISSUE[REFERENCE])
         if given is None and not params.use_intensity:
             by_outline = partial(register.iter_align_masks, params=params)
-            alignment = yield from _reported(align_by_pieces(*masks, by_outline))
+            alignment = yield from _reported(align_by_pieces(*masks, by_outline), 0.1)
             return {ALIGNMENT[stain]: alignment.to_dict()}
         yield Progress(0.1, 1, "reading the haematoxylin")
         densities = _density(inputs, stain), _density(inputs, REFERENCE)
@@ -158,7 +162,7 @@ def _stain_step(stain: str) -> Step[AlignParams]:
         def by_content(moving: Raster, fixed: Raster) -> Generator[float, None, Alignment]:
             return register.iter_align_sections(moving, fixed, *densities, params)
 
-        alignment = yield from _reported(align_by_pieces(*masks, by_content))
+        alignment = yield from _reported(align_by_pieces(*masks, by_content), 0.2)
         return {ALIGNMENT[stain]: alignment.to_dict()}
 
     title = STAIN_TITLES[stain]
@@ -179,14 +183,14 @@ def _stain_step(stain: str) -> Step[AlignParams]:
 
 def _pet_body(inputs: StepContext, params: PetAlignParams) -> Generator[Progress, None, Results]:
     pet = inputs.pet().raster
-    yield Progress(0.1, 1, "outlining the PET")
+    yield Progress(0.01, 1, "outlining the PET")
     section = inputs.read(TISSUE[REFERENCE])
     given = _given_transform(inputs, "pet", params)
     if given is not None:
         work = register.iter_assess_pet(pet, section, given.transform, params, method=given.method)
-        alignment = yield from _reported(work)
+        alignment = yield from _reported(work, 0.02)
         return {ALIGNMENT["pet"]: given.document(alignment, params.kind)}
-    alignment = yield from _reported(register.iter_align_pet(pet, section, params))
+    alignment = yield from _reported(register.iter_align_pet(pet, section, params), 0.02)
     return {ALIGNMENT["pet"]: alignment.to_dict()}
 
 

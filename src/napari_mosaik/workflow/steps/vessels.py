@@ -82,19 +82,19 @@ def _body(inputs: StepContext, params: VesselParams) -> Generator[Progress, None
             )
 
         walls = yield from inputs.stream(
-            "walls", stream, present, find, "finding vessel walls", start=0.08, stop=0.5
+            "walls", stream, present, find, "finding vessel walls", start=0.1, stop=0.65
         )
-    yield Progress(0.5, 1, "joining lumens across blocks")
+    yield Progress(0.65, 1, "joining lumens across blocks")
     max_lumen, min_pixels = pixel_limits(params, lattice.sample_area_um2)
     windows = [(block.rows, block.cols) for block in blocks]
     joined = WallBlocks(windows, present, walls, max_lumen)
     filled = yield from inputs.blocks(
-        "filled", present, joined.filled, "filling lumens", start=0.5, stop=0.56
+        "filled", present, joined.filled, "filling lumens", start=0.66, stop=0.72
     )
     objects = JoinedObjects(joined, filled, min_pixels)
     chosen = [blocks[index] for index in present]
     parts = yield from inputs.blocks(
-        "measures", chosen, partial(_measured, objects), "measuring vessels", start=0.56, stop=0.68
+        "measures", chosen, partial(_measured, objects), "measuring vessels", start=0.72, stop=0.84
     )
     owners = (parts.array(place, "owner") for place in range(len(parts)))
     vessels = AssessedVessels(objects, owners, lattice.sample_area_um2, params, staining)
@@ -106,15 +106,15 @@ def _body(inputs: StepContext, params: VesselParams) -> Generator[Progress, None
     inputs.note(EXCLUDED, vessels.excluded)
     results: dict[Artifact[Any], object] = {VESSEL_OBJECTS: table, EXCLUDED_DAB_OBJECTS: excluded}
     kinds: tuple[tuple[Artifact[LabelImage], ObjectKind, float], ...] = (
-        (VESSELS, "vessel", 0.68),
-        (EXCLUDED_DAB, "excluded", 0.84),
+        (VESSELS, "vessel", 0.84),
+        (EXCLUDED_DAB, "excluded", 0.92),
     )
     for artifact, kind, start in kinds:
         paint, holds = partial(vessels.painted, kind), partial(vessels.holds, kind)
         painted = LazyLabels(lattice.shape, blocks, paint, np.dtype(np.int32), holds)
         labels = LabelImage(painted, lattice)
         results[artifact] = yield from inputs.write_labels(
-            labels, "storing vessels", name=artifact.name, start=start, stop=start + 0.16
+            labels, "storing vessels", name=artifact.name, start=start, stop=start + 0.08
         )
     return results
 
@@ -132,9 +132,7 @@ def _sampled(
 ) -> Generator[Progress, None, SampledPixels]:
     from napari_mosaik.segment.slide_stain import SampledPixels
 
-    pixels = yield from sample_tissue(
-        inputs, slide, lattice, mask, n_blocks=96, stride=4, stop=0.08
-    )
+    pixels = yield from sample_tissue(inputs, slide, lattice, mask, n_blocks=96, stride=4, stop=0.1)
     return SampledPixels(pixels)
 
 
