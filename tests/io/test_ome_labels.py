@@ -43,3 +43,21 @@ def test_every_level_holds_every_second_sample_of_the_one_before(tmp_path, shape
     for array in (stored.values, *stored.levels):
         np.testing.assert_array_equal(np.asarray(array[...]), expected)
         expected = expected[::2, ::2]
+
+
+def test_napari_shows_the_levels_of_a_stored_image(tmp_path):
+    from napari.layers import Labels
+
+    shape = (2 * CHUNK + 1, 3 * CHUNK - 7)
+    values = np.zeros(shape, np.int32)
+    values[: CHUNK + 3] = 4
+    place = tmp_path / "labels"
+    writer = LabelWriter(place, LabelImage(values, Lattice("he", shape, (0.5, 0.5))), "test")
+    for level in range(writer.n_levels):
+        for window in writer.windows(level):
+            writer.write(level, window)
+    writer.finish()
+    stored = read_labels(place)
+    layer = Labels([stored.values, *stored.levels], multiscale=True)
+    assert layer.get_value((2.0, 5.0), world=True)[1] == 4
+    assert np.unique(layer._slice.image.raw).tolist() == [0, 4]

@@ -68,6 +68,7 @@ class StoredLabels:
     ) -> None:
         self.folder, self.shape, self.chunks = folder, shape, chunks
         self.dtype, self.ndim = np.dtype(dtype), 2
+        self.size = shape[0] * shape[1]  # by which napari knows the levels of a pyramid
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
         window = key if isinstance(key, tuple) else (key,)
