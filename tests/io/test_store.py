@@ -361,3 +361,26 @@ def test_one_writer_at_a_time_and_none_after_its_death(tmp_path):
         holder.kill()
     with write_lock(tmp_path), write_lock(tmp_path):
         pass
+
+
+def test_columns_are_those_that_arrow_gives():
+    import pyarrow
+
+    from napari_mosaik.io.store import _values
+
+    for values in (
+        pyarrow.array([1, 2, 3], pyarrow.int8()),
+        pyarrow.array([1.5, float("nan"), -2.0]),
+        pyarrow.array([1.5, None, -2.0]),
+        pyarrow.array([True, False, True]),
+        pyarrow.array(["a", "", "µ"]),
+        pyarrow.array([], pyarrow.string()),
+        pyarrow.array([], pyarrow.float32()),
+    ):
+        for column in (
+            pyarrow.chunked_array([values]),
+            pyarrow.chunked_array([values[:1], values[1:]]),
+        ):
+            found, plain = _values(column), column.to_numpy()
+            assert found.dtype == plain.dtype
+            np.testing.assert_array_equal(found, plain)

@@ -184,6 +184,7 @@ def test_four_slides_side_by_side_and_back(qtbot, dock, opened, own_cohort):
     hand.key(Qt.Key.Key_4)
     assert four.is_on
     assert viewer.canvas.grid.actual_shape(viewer.layers) == (2, 2)
+    qtbot.waitUntil(lambda: four.is_whole, timeout=20_000)
     cells = [
         [viewer.layers[i].name for i in inside]
         for _, inside in viewer.canvas.grid.iter_viewboxes(viewer.layers)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numba.core import event
 
-from napari_mosaik.widgets.base.gc_tuning import in_one_update, warm_up
+from napari_mosaik.widgets.base.gc_tuning import _colour_by_tables, in_one_update, warm_up
 from napari_mosaik.widgets.canvas import layer_board
 from napari_mosaik.widgets.canvas.live_layers import LiveLayers, _Request
 
@@ -30,29 +30,57 @@ class InThisThread(event.Listener):
         """Nothing."""
 
 
+COLOURS = {None: "transparent", 0: "transparent", 1: "red", 2: "blue", 7: "red", 300: "green"}
+
+
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.int32])
 def test_nothing_is_compiled_when_labels_are_first_shown(kind: Any) -> None:
     from napari.layers import Labels
 
+    _colour_by_tables()
     warm_up().join()
     heard = InThisThread()
     with event.install_listener("numba:compile", heard):
-        colours = {None: "transparent", 0: "transparent", 1: "red", 2: "blue"}
-        Labels(np.arange(12, dtype=kind).reshape(3, 4) % 3, colormap=colours).refresh()
+        layer = Labels(np.arange(12, dtype=kind).reshape(3, 4) % 3, colormap=COLOURS)
+        layer.refresh()
+        layer._slice_dtype()
+        layer.get_color(1)
     assert not heard.compiled
 
 
-@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.int32])
-def test_a_layer_that_asks_for_the_type_of_its_slices_needs_no_other_kernel(kind: Any) -> None:
-    from napari.layers import Labels
-    from napari.utils.colormaps import _accelerated_cmap
+@pytest.mark.parametrize("kind", [np.uint8, np.int8, np.uint16, np.int32, np.uint32, np.int64])
+@pytest.mark.parametrize(
+    "colours", [COLOURS, {**COLOURS, -3: "blue"}, {None: "red", 2**20: "blue"}]
+)
+def test_labels_have_the_colours_that_napari_gives_them(kind: Any, colours: Any) -> None:
+    from napari.utils.colormaps import DirectLabelColormap, _accelerated_cmap
 
-    warm_up().join()
-    kernel = _accelerated_cmap._labels_raw_to_texture_direct_inner_loop
-    before = list(kernel.signatures)
-    colours = {None: "transparent", 0: "transparent", 1: "red", 2: "blue"}
-    Labels(np.zeros((3, 4), kind), colormap=colours)._slice_dtype()
-    assert list(kernel.signatures) == before
+    _colour_by_tables()
+    if np.iinfo(kind).max < 2**20 or np.iinfo(kind).min == 0:
+        colours = {k: v for k, v in colours.items() if k is None or 0 <= k < 2**20}
+    data = np.array([[0, 1, 2, 3], [7, 8, 44, np.iinfo(kind).max]], kind)
+    if np.iinfo(kind).max > 300:
+        data[0, 3], data[1, 2] = 300, 301
+    for selected in (False, True):
+        colormap = DirectLabelColormap(color_dict=colours, use_selection=selected, selection=7)
+        given = _accelerated_cmap.labels_raw_to_texture_direct(data, colormap)
+        plain = _accelerated_cmap._labels_raw_to_texture_direct_loop.__wrapped__(data, colormap)
+        assert given.dtype == plain.dtype
+        np.testing.assert_array_equal(given, plain)
+
+
+def test_the_window_prepares_nothing_while_a_case_is_read(dock: Any, monkeypatch: Any) -> None:
+    board, begun = dock.board, []
+    monkeypatch.setattr(layer_board, "warm_up", lambda: begun.append("libraries"))
+    monkeypatch.setattr(layer_board, "prepare_letters", lambda *_: begun.append("letters"))
+    board._prepare_soon.stop()
+    board.controller._tasks.add("a slide")
+    board._prepare()
+    assert not begun
+    assert board._prepare_soon.isActive()
+    board.controller._tasks.clear()
+    board._prepare()
+    assert begun == ["libraries", "letters"]
 
 
 def test_the_letters_of_the_canvas_are_ready_before_a_slide_is_shown(dock: Any, qtbot: Any) -> None:

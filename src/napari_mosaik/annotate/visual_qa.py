@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import scipy  # its parts are loaded on first use
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from napari_mosaik.core import InputError
 
@@ -129,8 +129,10 @@ def exact_interval(count: int, total: int) -> Interval:
     if not 0 <= count <= total or total < 1:
         raise InputError(f"{count} of {total} is not a fraction; give 0 <= count <= total")
     tail = (1 - LEVEL) / 2
-    low = 0.0 if count == 0 else float(stats.beta.ppf(tail, count, total - count + 1))
-    high = 1.0 if count == total else float(stats.beta.ppf(1 - tail, count + 1, total - count))
+    low = 0.0 if count == 0 else float(scipy.stats.beta.ppf(tail, count, total - count + 1))
+    high = (
+        1.0 if count == total else float(scipy.stats.beta.ppf(1 - tail, count + 1, total - count))
+    )
     return Interval(count / total, low, high)
 
 
@@ -162,7 +164,7 @@ def miss_rate_interval(detected: ArrayLike, missed: ArrayLike) -> Interval | Non
         return exact
     residuals = missed_counts - rate * totals
     error = float(np.sqrt(n / (n - 1) * (residuals**2).sum())) / total
-    reach = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * error
+    reach = float(scipy.stats.t.ppf((1 + LEVEL) / 2, n - 1)) * error
     low, high = min(exact.low, rate - reach), max(exact.high, rate + reach)
     return Interval(rate, max(0.0, low), min(1.0, high))
 

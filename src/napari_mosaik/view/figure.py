@@ -7,8 +7,6 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from napari_mosaik.core import FloatArray, InputError, palette
@@ -16,6 +14,7 @@ from napari_mosaik.view.formatting import unit_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 __all__ = [
     "KEEP_INK",
@@ -39,6 +38,9 @@ KEEP_INK = "ink"
 
 def new_figure(width: float = 5.2, height: float = 4.0) -> Figure:
     """An empty figure (inches) with its own Agg canvas; pyplot's global state is not used."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # on first use: half a second
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure

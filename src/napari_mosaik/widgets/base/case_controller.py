@@ -69,6 +69,11 @@ class CaseController(QObject):
         self._refresh_soon = qdebounced(self.refresh, timeout=_CALM_MS, parent=self)
 
     # --- background -----------------------------------------------------------------------------
+    @property
+    def is_reading(self) -> bool:
+        """Whether something is read in the background: a case, its slides, their layers."""
+        return bool(self._tasks)
+
     def read(self, action: str, work: Callable[[], _T], then: Callable[[_T], None]) -> Task:
         """Call *work* in the background and pass its result to *then* on the GUI thread."""
         task = Task(action, work, self)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from matplotlib.backend_bases import MouseEvent
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtGui import QImage, QMouseEvent, QPainter, QPaintEvent
 from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
@@ -14,7 +13,7 @@ from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
 from napari_mosaik.view.figure import paint
 
 if TYPE_CHECKING:
-    from matplotlib.backend_bases import Event
+    from matplotlib.backend_bases import Event, MouseEvent
     from matplotlib.backends.backend_qtagg import FigureCanvasQTAgg
     from matplotlib.figure import Figure
 
@@ -72,9 +71,9 @@ class FigureView(QWidget):
             self.show_figure(self._draw())
 
     def _press(self, event: Event) -> None:
-        assert isinstance(event, MouseEvent)
-        if self._clicked is not None and event.xdata is not None and event.ydata is not None:
-            self._clicked(float(event.xdata), float(event.ydata))
+        x, y = (pressed := cast("MouseEvent", event)).xdata, pressed.ydata
+        if self._clicked is not None and x is not None and y is not None:
+            self._clicked(float(x), float(y))
 
 
 class FigureImage(QWidget):

@@ -9,7 +9,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
-from functools import cache, lru_cache, partial
+from functools import cache, lru_cache, partial, wraps
 from importlib import import_module
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, Final
@@ -49,6 +49,8 @@ _LABELS = (np.uint8, np.int32, np.uint16)
 """Types of the label images that are shown: for each, napari compiles how it colours them."""
 _LETTERS = "HE&CD34AIX PTµm²·×" + string.digits + string.ascii_lowercase + "SUVMN.,()-%/"
 """What is written on the canvas: names of stains and maps, the readout, scales."""
+_FEW, _SMALL = 256, 2**15
+"""So many labels, each below that number, are coloured by a table."""
 _TEXTS: Final = 1024
 """So many texts of shader programs are remembered."""
 _PLAIN: Final = (FunctionType, BuiltinFunctionType, MethodType)
@@ -234,7 +236,7 @@ def quicken(viewer: napari.Viewer) -> None:
     """
     _remember_texts()
     _remember_callbacks()
-    _colour_at_once()
+    _colour_by_tables()
     window = viewer.window._qt_viewer
     if not isinstance(window.controls.widgets, _LateControls):
         _make_controls_late(window.controls)
@@ -291,17 +293,33 @@ def _remember_callbacks() -> None:
 
 
 @cache
-def _colour_at_once() -> None:
-    """Let napari look up the colours of all labels at once, not one label after another."""
-    from napari.utils.colormaps import DirectLabelColormap
+def _colour_by_tables() -> None:
+    """Let napari look up labels and their colours in tables, not one label after another.
+
+    Its compiled loop over a dictionary is compiled in every process: 2 s, in the window's thread if
+    labels are shown before.  A map of many or of large labels keeps the loop.
+    """
+    from napari.utils.colormaps import DirectLabelColormap, _accelerated_cmap
+
+    loop = _accelerated_cmap._labels_raw_to_texture_direct_loop
+
+    @wraps(loop)
+    def texture(data: Any, colours: Any) -> Any:
+        known = colours.color_dict
+        few = len(known) <= _FEW and all(k is None or 0 <= k < _SMALL for k in known)
+        table = _accelerated_cmap._labels_raw_to_texture_direct_numpy
+        return (table if few else loop)(data, colours)
 
     def colours_of(self: Any, values: Any, apply_selection: bool) -> Any:
         known = self._values_mapping_to_minimum_values_set(apply_selection)[1]
-        table = np.zeros((max(known) + 1, 4), np.float32)
+        found = np.zeros((max(known) + 1, 4), np.float32)
         for value, colour in known.items():
-            table[value] = colour
-        return table[values]
+            found[value] = colour
+        return found[values]
 
+    _accelerated_cmap._labels_raw_to_texture_direct_loop = texture
+    if _accelerated_cmap.labels_raw_to_texture_direct is loop:  # as in napari's settings
+        _accelerated_cmap.labels_raw_to_texture_direct = texture
     DirectLabelColormap._map_precast = colours_of
 
 
@@ -399,9 +417,6 @@ def _colour(kind: type[np.unsignedinteger | np.signedinteger]) -> None:
 
     Without a layer: pint, which layers ask for units, is not made for several threads.
     """
-    from napari.utils.colormaps import DirectLabelColormap, label_colormap
+    from napari.utils.colormaps import label_colormap
 
     label_colormap(1)._data_to_texture(np.zeros(0, kind))  # that of a new layer
-    colours = DirectLabelColormap(color_dict={None: "transparent", 0: "transparent", 1: "red"})
-    colours.map(np.ones((4, 4), kind))
-    colours._data_to_texture(np.zeros(0, kind))  # so does a layer ask for the type of its slices

@@ -63,6 +63,9 @@ __all__ = ["LayerBoard"]
 STAIN_ORDER = (REFERENCE, *(stain for stain in reversed(STAIN_TITLES) if stain != REFERENCE))
 """Slides from bottom to top; H&E is visible at first."""
 
+_CALM_MS = 400
+"""The window prepares what it needs soon when nothing was read for so long."""
+
 
 class LayerBoard(QObject):
     """The layers of the open case, by name.
@@ -78,8 +81,6 @@ class LayerBoard(QObject):
         super().__init__(controller)
         freeze_window(viewer)
         quicken(viewer)
-        warm_up()
-        prepare_letters(viewer, self)
         self.viewer = viewer
         self.controller = controller
         self.specs: dict[str, LayerSpec] = {}
@@ -105,6 +106,10 @@ class LayerBoard(QObject):
         self._changed_soon.timeout.connect(self.changed)
         viewer.layers.events.removed.connect(self._layer_removed)
         self._case: Case | None = None
+        self._prepare_soon = QTimer(self)
+        self._prepare_soon.setSingleShot(True)
+        self._prepare_soon.timeout.connect(self._prepare)
+        self._prepare_soon.start(_CALM_MS)
         controller.workspace.events.case.connect(self._case_changed)
         controller.workspace.events.reader.connect(self.show_by_hand)
         controller.workspace.events.blind.connect(self._blinded)
@@ -112,6 +117,17 @@ class LayerBoard(QObject):
         controller.committed.connect(self.bring)
         controller.page_done.connect(self.show_steps)
         controller.updated.connect(self.offer_changes)
+
+    def _prepare(self) -> None:
+        """Load and compile what the window needs soon, once nothing is read any more.
+
+        A case that is being opened comes first: both at once take twice as long.
+        """
+        if self.controller.is_reading:
+            self._prepare_soon.start(_CALM_MS)
+            return
+        warm_up()
+        prepare_letters(self.viewer, self)
 
     # --- asking ---------------------------------------------------------------------------------
     def layer(self, name: str) -> Layer | None:
