@@ -17,6 +17,7 @@ from napari_mosaik.core.catalogue import PARAMETERS, SUV_RECORD, TILES, UPTAKE
 from napari_mosaik.core.errors import CorruptArtifact
 from napari_mosaik.core.frame import Lattice
 from napari_mosaik.core.invivo import InvivoValue
+from napari_mosaik.core.manifest import sealed
 from napari_mosaik.core.progress import cancellable, run_to_end
 from napari_mosaik.core.tiles import TileGrid
 from napari_mosaik.dosimetry import NUCLIDES, RepairState, dose_per_activity_gy
@@ -403,6 +404,39 @@ def test_decisions_are_only_added(case, capsys):
     place.write_text(place.read_text("utf-8").replace("two courses", "no courses"), "utf-8")
     with pytest.raises(CorruptArtifact, match="line 3, is damaged"):
         CaseTwin(case).decisions()
+
+    # lines that are doubled, moved, cut out or cut off
+    def damage_of(*kept):
+        place.write_text("".join(f"{json.dumps(line)}\n" for line in kept), "utf-8")
+        with pytest.raises(CorruptArtifact) as found:
+            CaseTwin(case).decisions()
+        return str(found.value).partition("decisions.jsonl")[2]
+
+    one, two, three = lines
+    assert (one["line"], one["before"], three["line"]) == (1, "", 3)
+    assert (two["before"], three["before"]) == (one["seal"], two["seal"])
+    assert "line 4, is damaged: lines are missing before it, or it was" in damage_of(*lines, three)
+    assert ", line 1, is damaged" in damage_of(two, three)
+    assert ", line 2, is damaged" in damage_of(one, three)
+    assert ", line 1, is damaged" in damage_of(two, one, three)
+    assert "it had 3 lines, of which the last are missing" in damage_of(one, two)
+    with pytest.raises(CorruptArtifact, match="the last are missing"):  # nothing is taken in
+        CaseTwin(case).take_in_next()
+    assert len(CaseTwin(case).updates) == 1
+    end = place.with_name("decisions_end.json")
+    end.unlink()
+    assert " may lack lines: decisions_end.json is missing" in damage_of(*lines)
+
+    # a record of an earlier version, to which lines are added
+    left = ("line", "before", "seal")
+    old = [sealed({k: v for k, v in line.items() if k not in left}) for line in lines]
+    assert ", line 3, is damaged" in damage_of(old[0], old[1], old[1])
+    place.write_text("".join(f"{json.dumps(line)}\n" for line in old).rstrip(), "utf-8")
+    CaseTwin(case).observe(2, "reader 1", "stable")
+    found = CaseTwin(case).decisions()
+    assert [line["time"] for line in found] == [line["time"] for line in [*old, found[3]]]
+    assert not any({"line", "before"} & set(line) for line in found)
+    assert "it had 4 lines" in damage_of(*old)
 
 
 def test_a_decision_is_of_a_plan_of_the_case_and_keeps_its_content(case, capsys):

@@ -4,9 +4,10 @@
     CASE/twin/prior.json                     prior, settings and free parameters; written once
     CASE/twin/predictions/NNN_TIMEh.json     what was predicted of a scan before it was taken in
     CASE/twin/updates/NNN/                   posterior of all scans so far: record.json, draws.npy
-    CASE/twin/decisions.jsonl                decisions; lines are only added
+    CASE/twin/decisions.jsonl                decisions; lines are only added, each on the one before
+    CASE/twin/decisions_end.json             how many lines the record of decisions has
 
-Nothing in the folder is changed once it is written.
+Nothing else in the folder is changed once it is written.
 """
 
 from __future__ import annotations
@@ -91,6 +92,7 @@ PLAN_GONE: Final = "no longer there"
 """What became of the plan of a decision."""
 _FOLDER: Final = "twin"
 _DECISIONS: Final = "decisions.jsonl"
+_DECISIONS_END: Final = "decisions_end.json"
 _FREE: Final = (
     "transfer_per_h", "k03_per_h", "plasma_start", "fast_half_life_h", "slow_half_life_h"
 )  # fmt: skip
@@ -587,6 +589,8 @@ class CaseTwin:
             If there is no scan that was not taken in, or the observations do not fit the model.
         SolverError
             If the posterior could not be computed.
+        CorruptArtifact
+            If the record of decisions is damaged.
         """
         scan = self._needed_scan()
         if self.recover_slice and not scan.main.from_slice:
@@ -594,6 +598,7 @@ class CaseTwin:
                 f"the recovery is that of the slice, and the next scan is at {scan.time_h:g} h; "
                 "choose it when the slice is next"
             )
+        self.decisions()  # what is observed is added to them: a damaged record stops it here
         yield Progress(0, 1, "prediction")
         prediction = self.predict_next()
         before = self.posterior
@@ -974,23 +979,57 @@ class CaseTwin:
         Raises
         ------
         CorruptArtifact
-            If a line was changed, or all are gone.
+            If a line was changed, doubled or moved, or lines are gone.
         """
-        place, found = self.root / _DECISIONS, []
-        if not place.is_file():
+        return [line for line, _ in self._sealed_decisions()]
+
+    def _sealed_decisions(self) -> list[tuple[dict[str, Any], str]]:
+        """The lines of the record, each with its seal.
+
+        A line has its number and the seal of the one before; those of earlier versions have not.
+        """
+        place, end = self.root / _DECISIONS, _sealed_file(self.root / _DECISIONS_END)
+        if end is None and not place.is_file():
             return []
-        for number, text in enumerate(read_text(place).splitlines(), 1):
-            try:
-                line = json.loads(text)
-                seal = line.pop(SEAL)
-            except (ValueError, KeyError, AttributeError, TypeError):
-                line, seal = None, ""
-            if line is None or digest(line) != seal:
-                raise CorruptArtifact(f"{place}, line {number}, is damaged: it was changed")
-            found.append(line)
+        found: list[tuple[dict[str, Any], str]] = []
+        seals, chained = [""], 0
+        for number, text in enumerate(read_text(place).splitlines() if place.is_file() else (), 1):
+            line, seal = self._sealed_line(number, text)
+            chained += "line" in line
+            stated = line.pop("line", number), line.pop("before", seals[-1])
+            if stated != (number, seals[-1]) or seal in seals:
+                raise self._damaged(
+                    f", line {number}, is damaged: lines are missing before it, or it was doubled "
+                    "or moved"
+                )
+            seals.append(seal)
+            found.append((line, seal))
         if not found:  # it is written with its first line
-            raise CorruptArtifact(f"{place} is damaged: it holds no decision")
+            raise self._damaged(" is damaged: it holds no decision")
+        if end is None and chained > 1:
+            raise self._damaged(f" may lack lines: {_DECISIONS_END} is missing")
+        if end is not None and seals[end["lines"] : end["lines"] + 1] != [end["last"]]:
+            raise self._damaged(
+                f" is damaged: it had {end['lines']} lines, of which the last are missing"
+            )
         return found
+
+    def _sealed_line(self, number: int, text: str) -> tuple[dict[str, Any], str]:
+        try:
+            line: dict[str, Any] = json.loads(text)
+            seal = str(line.pop(SEAL))
+            whole = digest(line) == seal
+        except (ValueError, KeyError, AttributeError, TypeError):
+            whole = False
+        if not whole:
+            raise self._damaged(f", line {number}, is damaged: it was changed")
+        return line, seal
+
+    def _damaged(self, how: str) -> CorruptArtifact:
+        return CorruptArtifact(
+            f"{self.root / _DECISIONS}{how}; restore it from a copy of the case, or move it and "
+            f"{_DECISIONS_END} away to begin a new record"
+        )
 
     def _decisions_now(self) -> list[dict[str, Any]]:
         """The lines of the record; decisions with what became of their plan (``plan_now``)."""
@@ -1009,11 +1048,14 @@ class CaseTwin:
         return found
 
     def _add_decision(self, line: Mapping[str, Any]) -> None:
-        place = self.root / _DECISIONS
-        with saving("the record of decisions", place):
-            place.parent.mkdir(parents=True, exist_ok=True)
-            with place.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(sealed(line), sort_keys=True) + "\n")
+        place, before = self.root / _DECISIONS, self._sealed_decisions()
+        chain = {"line": len(before) + 1, "before": before[-1][1] if before else ""}
+        whole = sealed({**line, **chain})
+        kept = place.read_bytes().rstrip() + b"\n" if before else b""
+        write_bytes(place, kept + json.dumps(whole, sort_keys=True).encode() + b"\n")
+        write_json(
+            self.root / _DECISIONS_END, sealed({"lines": chain["line"], "last": whole[SEAL]})
+        )
 
     def _observe(self, record: Mapping[str, Any], number: int) -> None:
         """Add what was observed to the record of each decision that predicted this scan."""
