@@ -60,7 +60,7 @@ def _read_slide(path: Paths) -> LayerData:
     from napari_mosaik.io.slide import open_slide
     from napari_mosaik.view.layers import slide_layer
     from napari_mosaik.widgets.base.gc_tuning import freeze_window
-    from napari_mosaik.widgets.canvas.lazy_slide import LazySlide, attend
+    from napari_mosaik.widgets.canvas.lazy_slide import LazySlide, attend, read_levels
     from napari_mosaik.widgets.canvas.view_keys import UNCALIBRATED
 
     file = Path(path if isinstance(path, str) else path[0])
@@ -78,12 +78,15 @@ def _read_slide(path: Paths) -> LayerData:
             viewer.canvas.overlays.scale_bar.visible = False
     if "warning" in slide.properties:
         show_warning(f"{file.name}: {slide.properties['warning']}")
-    lazy = LazySlide(slide)
-    lazy.settle(FIRST_PICTURE_S)
-    if viewer is not None:
+    if viewer is None:  # a script: it gets the pixels themselves
+        levels: list[Any] = [*read_levels(slide)]
+    else:
+        lazy = LazySlide(slide)
+        lazy.settle(FIRST_PICTURE_S)
         attend(lazy, viewer)
         lazy.damaged.connect(show_warning)
-    data, options, kind = slide_layer(name, lazy.levels(), lazy.lattices[0]).as_layer_data()
+        levels = lazy.levels()
+    data, options, kind = slide_layer(name, levels, slide.lattice).as_layer_data()
     return [(data, {**options, "metadata": {**options.get("metadata", {}), **metadata}}, kind)]
 
 

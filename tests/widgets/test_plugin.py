@@ -44,23 +44,15 @@ def test_images_that_are_not_slides_are_left_to_napari(tmp_path):
 
 
 @pytest.mark.gui
-def test_a_slide_without_pixel_size_opens_uncalibrated(tmp_path, monkeypatch, qtbot):
+def test_a_slide_without_pixel_size_opens_uncalibrated(tmp_path, monkeypatch):
+    import napari
     from napari.utils import notifications
 
     from napari_mosaik.plugin import slide_reader
-    from napari_mosaik.widgets.canvas import lazy_slide
     from napari_mosaik.widgets.canvas.view_keys import UNCALIBRATED
 
-    told, made = [], []
-
-    class Kept(lazy_slide.LazySlide):
-        """Without a viewer nothing else keeps it; it may end in the window's thread alone."""
-
-        def __init__(self, slide):
-            super().__init__(slide)
-            made.append(self)
-
-    monkeypatch.setattr(lazy_slide, "LazySlide", Kept)
+    told = []
+    monkeypatch.setattr(napari, "current_viewer", lambda: None)
     monkeypatch.setattr(notifications, "show_warning", told.append)
     path = str(tmp_path / "plain.tif")
     tifffile.imwrite(path, np.full((64, 96, 3), 200, np.uint8), photometric="rgb")
@@ -68,8 +60,33 @@ def test_a_slide_without_pixel_size_opens_uncalibrated(tmp_path, monkeypatch, qt
     assert (kind, options["name"]) == ("image", "plain.tif (uncalibrated)")
     assert options["metadata"][UNCALIBRATED] is True
     assert "plain.tif has no pixel size" in told[0]
-    made.pop().close()
-    qtbot.waitUntil(lambda: not lazy_slide._closing)
+
+
+@pytest.mark.gui
+def test_a_script_gets_the_pixels_themselves_and_the_file_is_closed(tmp_path, monkeypatch):
+    import napari
+
+    from napari_mosaik.io.slide.read.slide import SlideImage
+    from napari_mosaik.plugin import slide_reader
+
+    closed, close = [], SlideImage.close
+    monkeypatch.setattr(SlideImage, "close", lambda self: (closed.append(self.path), close(self)))
+    monkeypatch.setattr(napari, "current_viewer", lambda: None)
+    path = tmp_path / "slide.tif"
+    pixels = np.random.default_rng(0).integers(0, 255, (2200, 2400, 3)).astype(np.uint8)
+    about = {"resolution": (20000, 20000), "resolutionunit": "CENTIMETER"}  # 0.5 µm
+    tifffile.imwrite(path, pixels, photometric="rgb", tile=(256, 256), **about)
+    ((levels, options, _),) = slide_reader(str(path))(str(path))
+    closed.clear()  # the reader looked at it before
+    assert options["scale"] == pytest.approx((0.5, 0.5))
+    assert np.array_equal(levels[0][1000:1400, 700:900], pixels[1000:1400, 700:900])
+    assert np.array_equal(levels[0][2199, ::7], pixels[2199, ::7])
+    assert levels[-1].shape[0] < 1100
+    means = pixels.reshape(1100, 2, 1200, 2, 3).mean((1, 3))
+    assert np.abs(np.asarray(levels[1]) - means).max() <= 1
+    assert closed == []
+    del levels
+    assert closed == [path]
 
 
 def test_folders_are_claimed_only_when_they_are_slides(tmp_path):

@@ -331,3 +331,30 @@ def test_a_known_length_gives_a_slide_its_pixel_size(qtbot, dock, opened, fresh_
     tools.ruler.add_point((100.0, 100.0))
     assert tools.ruler.draft is not None
     tools.ruler.release()
+
+    # what napari has opened is measured where it is
+    bar = viewer.canvas.overlays.scale_bar
+    qtbot.waitUntil(lambda: bar.visible)
+    alone.visible = True
+    qtbot.waitUntil(lambda: not bar.visible)
+    assert calibration.which.currentText() == alone.name == "plain.png (uncalibrated)"
+    calibration.begin_button.click()
+    assert calibration.is_on
+    assert alone.visible
+    assert not dock.board.layer("H&E").visible
+    calibration.cancel_button.click()
+    assert alone in viewer.layers
+    assert dock.board.layer("H&E").visible
+    calibration.begin_button.click()
+    for place in ((100.0, 100.0), (100.0, 500.0)):
+        hand.click(place)
+    calibration.length.setText("100")
+    with qtbot.waitSignal(calibration.calibrated) as told:
+        calibration.use_button.click()
+    assert told.args == [pytest.approx(0.25, abs=0.01)]
+    assert tuple(alone.scale) == (told.args[0], told.args[0])
+    assert alone.name == "plain.png"
+    assert calibration.message.text().startswith("plain.png: 0.2")
+    assert calibration.which.count() == 0
+    qtbot.waitUntil(lambda: bar.visible)
+    viewer.layers.remove(alone)

@@ -30,6 +30,7 @@ from napari_mosaik.view.tile_pyramid import LevelWindow, Piece, levels_of
 if TYPE_CHECKING:
     from napari.layers import Layer
 
+    from napari_mosaik.core.frame import Lattice
     from napari_mosaik.io.slide import Slide
 
 __all__ = [
@@ -37,9 +38,11 @@ __all__ = [
     "LazyLevel",
     "LazyPieces",
     "LazySlide",
+    "ReadLevel",
     "attend",
     "lazy_of",
     "pixel_range",
+    "read_levels",
     "redraw",
 ]
 
@@ -313,25 +316,26 @@ class LazySlide(LazyPieces):
         self._coarse_changed = True
 
 
-class LazyLevel:
-    """One level of a `LazySlide` as an array that napari can slice; never waits for a decode.
+class ReadLevel:
+    """One level of a slide as an array that napari can slice: pixels are read at once.
 
-    It is for the canvas only: converting more of it than a screen can show raises `InputError`.
+    Parameters
+    ----------
+    lattice
+        That of the level.
+    level
+        Its place among the levels of the slide.
+    read
+        Gives the pixels of a window of the level, shape (rows, columns, 3), uint8.
     """
 
-    def __init__(self, slide: LazySlide, level: int) -> None:
-        self._slide = slide
-        self._level = level
-        self.shape = (*slide.lattices[level].shape, 3)
+    def __init__(self, lattice: Lattice, level: int, read: Callable[[LevelWindow], Pixels]) -> None:
+        self._level, self._pixels = level, read
+        self.shape = (*lattice.shape, 3)
         self.chunks = (CHUNK_PX, CHUNK_PX, 3)
         self.dtype = np.dtype(np.uint8)
         self.ndim = 3
         self.size = int(np.prod(self.shape))
-
-    @property
-    def slide(self) -> LazySlide:
-        """The slide of the level."""
-        return self._slide
 
     def __getitem__(self, key: Any) -> Any:
         parts: tuple[Any, ...] = key if isinstance(key, tuple) else (key,)
@@ -341,13 +345,44 @@ class LazyLevel:
         parts = (*parts, *[slice(None)] * (3 - len(parts)))
         rows, columns = (pixel_range(p, n) for p, n in zip(parts, self.shape[:2], strict=False))
         window = LevelWindow(self._level, rows.start, columns.start, rows.stop, columns.stop)
-        out = self._slide.region(window)
+        out = self._pixels(window)
         rest = tuple(slice(None, None, p.step) if isinstance(p, slice) else 0 for p in parts[:2])
         return out[(*rest, parts[2])]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
         out = self[:]
         return out if dtype is None else out.astype(dtype)
+
+
+class LazyLevel(ReadLevel):
+    """One level of a `LazySlide`; never waits for a decode.
+
+    It is for the canvas only: converting more of it than a screen can show raises `InputError`.
+    """
+
+    def __init__(self, slide: LazySlide, level: int) -> None:
+        super().__init__(slide.lattices[level], level, slide.region)
+        self._slide = slide
+
+    @property
+    def slide(self) -> LazySlide:
+        """The slide of the level."""
+        return self._slide
+
+
+def read_levels(slide: Slide) -> list[ReadLevel]:
+    """The levels of a slide for a program without a canvas, from full resolution to the coarsest.
+
+    The slide is closed with the last of them.
+    """
+    lattices = levels_of(slide).lattices
+
+    def read(at: LevelWindow) -> Pixels:
+        part = lattices[at.level].crop(slice(at.top, at.bottom), slice(at.left, at.right))
+        return slide.read_lattice(part).values
+
+    weakref.finalize(read, slide.close)
+    return [ReadLevel(lattice, level, read) for level, lattice in enumerate(lattices)]
 
 
 def lazy_of(layer: Any) -> LazySlide | None:

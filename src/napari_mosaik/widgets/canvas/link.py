@@ -15,6 +15,7 @@ from napari_mosaik.widgets.canvas.active_tool import ToolHost
 from napari_mosaik.widgets.canvas.keys import CANVAS
 from napari_mosaik.widgets.canvas.layer_board import LayerBoard
 from napari_mosaik.widgets.canvas.layout_state import is_base
+from napari_mosaik.widgets.canvas.view_keys import shows_uncalibrated
 
 if TYPE_CHECKING:
     import napari
@@ -45,7 +46,8 @@ class CanvasLink(ToolHost):
         viewer.mouse_move_callbacks.append(self._moved)
         viewer.mouse_drag_callbacks.append(self._pressed)
         self.keys.bind(CANVAS, {"hide overlays": self._hold_to_hide})
-        viewer.canvas.overlays.scale_bar.visible = True  # in the unit of the layers, µm
+        # in the unit of the layers, µm
+        viewer.canvas.overlays.scale_bar.visible = not shows_uncalibrated(viewer)
         text = viewer.canvas.overlays.text
         text.position = "bottom_left"  # headings, ruler and overview map are above
         text.font_size = 10

@@ -24,7 +24,7 @@ from napari_mosaik.widgets.canvas.keys import CANVAS, KeyMap
 if TYPE_CHECKING:
     import napari
 
-__all__ = ["UNCALIBRATED", "ViewKeys", "has_pixel_size"]
+__all__ = ["UNCALIBRATED", "ViewKeys", "has_pixel_size", "shows_uncalibrated"]
 
 UNCALIBRATED = "mosaik_uncalibrated"
 """In the metadata of a layer whose pixel size is unknown."""
@@ -50,7 +50,11 @@ class ViewKeys(QObject):
         keys.bind(CANVAS, self._actions())
         for event in self._events():
             event.connect(self._soon)
+        viewer.layers.events.inserted.connect(self._watch)
         viewer.layers.events.removed.connect(self._emptied)
+        for layer in viewer.layers:
+            layer.events.visible.connect(self._soon)
+        self._uncalibrated = shows_uncalibrated(viewer)
         self._soon()
 
     def _actions(self) -> dict[str, Callable[[], None]]:
@@ -78,7 +82,10 @@ class ViewKeys(QObject):
         """Leave the viewer as it was found."""
         for event in self._events():
             event.disconnect(self._soon)
+        self.viewer.layers.events.inserted.disconnect(self._watch)
         self.viewer.layers.events.removed.disconnect(self._emptied)
+        for layer in self.viewer.layers:
+            layer.events.visible.disconnect(self._soon)
         self._show_soon.cancel()
         self._overlay.visible = False
 
@@ -107,8 +114,13 @@ class ViewKeys(QObject):
         """Reset the orientation to as scanned."""
         set_turn(self.viewer, Turn())
 
-    def _emptied(self, _event: Any) -> None:
+    def _watch(self, event: Any) -> None:
+        event.value.events.visible.connect(self._soon)
+        self._show_scale_bar()
+
+    def _emptied(self, event: Any) -> None:
         """Reset with the last layer: napari then loses half of the orientation."""
+        event.value.events.visible.disconnect(self._soon)
         if not len(self.viewer.layers):
             self.reset()
 
@@ -116,7 +128,15 @@ class ViewKeys(QObject):
     def _soon(self, *_: Any) -> None:
         self._show_soon()
 
+    def _show_scale_bar(self) -> None:
+        """Hide the scale bar with the first slide without a pixel size, show it after the last."""
+        uncalibrated = shows_uncalibrated(self.viewer)
+        if uncalibrated != self._uncalibrated:
+            self._uncalibrated = uncalibrated
+            self.viewer.canvas.overlays.scale_bar.visible = not uncalibrated
+
     def _show(self) -> None:
+        self._show_scale_bar()
         words = self._readout()
         if words == self.words:
             return
@@ -141,8 +161,11 @@ def _with_room(line: str) -> str:
 def has_pixel_size(viewer: napari.Viewer) -> bool:
     """Whether all visible layers are calibrated, so that lengths on the canvas are µm."""
     shown = [layer for layer in viewer.layers if layer.visible]
-    return all(
-        all(str(unit) == "micrometer" for unit in layer.units[-2:])
-        and not layer.metadata.get(UNCALIBRATED)
-        for layer in shown
+    return not shows_uncalibrated(viewer) and all(
+        all(str(unit) == "micrometer" for unit in layer.units[-2:]) for layer in shown
     )
+
+
+def shows_uncalibrated(viewer: napari.Viewer) -> bool:
+    """Whether a slide without a pixel size is visible: no length on the canvas has a unit."""
+    return any(layer.visible and layer.metadata.get(UNCALIBRATED) for layer in viewer.layers)

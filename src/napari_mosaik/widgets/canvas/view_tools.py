@@ -178,7 +178,7 @@ class ViewTools(QWidget):
 
     def shut(self) -> None:
         """Leave the viewer as it was found; called when the window closes."""
-        self.calibration.cancel()
+        self.calibration.shut()
         self.composite.leave()
         for part in (self.quad_view, self.map, self.keys):
             part.detach()

@@ -1,7 +1,8 @@
 """Pixel size of an uncalibrated slide from a line over a known length.
 
 The slide is shown alone with a provisional pixel size of 1 µm, so that µm on the canvas are slide
-pixels; it is labelled 'uncalibrated' and used for calibration only.
+pixels; it is labelled 'uncalibrated' and used for calibration only.  One that napari has opened so
+is taken over as it is.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from napari_mosaik.widgets.canvas.camera import fit
 from napari_mosaik.widgets.canvas.layout_state import LayoutState
 from napari_mosaik.widgets.canvas.lazy_slide import LazySlide, attend
 from napari_mosaik.widgets.canvas.tools.ruler import LineTool
-from napari_mosaik.widgets.canvas.view_keys import UNCALIBRATED
+from napari_mosaik.widgets.canvas.view_keys import UNCALIBRATED, shows_uncalibrated
 from napari_mosaik.widgets.pages.case_forms import number_of, slide_filter
 
 if TYPE_CHECKING:
@@ -41,6 +42,9 @@ _ASK = (
     "bar, and enter that length."
 )
 _UNITS = {"µm": 1.0, "mm": 1000.0}
+_MARK = " (uncalibrated)"
+_OPENED = "opened: "
+"""Before the name of a layer among the slides to choose from; no stain begins so."""
 
 
 class CalibrationTool(LineTool):
@@ -88,12 +92,11 @@ class Calibration(QWidget):
         self.tool = link.tool(CalibrationTool)
         self._stain = ""
         self._layer: Layer | None = None
+        self._opened = False
         self._before: LayoutState | None = None
         self._length_px = 0.0
         self.which = QComboBox()
-        self.begin_button = button(
-            "Calibrate this slide", lambda: self.begin_stain(self.which.currentData())
-        )
+        self.begin_button = button("Calibrate this slide", self._begin_chosen)
         self.file_button = button("Another slide file…", self._choose)
         self.message = wrapped_label()
         self.length = QLineEdit()
@@ -117,6 +120,8 @@ class Calibration(QWidget):
         self.tool.finished.connect(self._measured)
         self.tool.changed.connect(self._ended)
         self.controller.workspace.events.case.connect(self._offer)
+        self.viewer.layers.events.inserted.connect(self._fill)
+        self.viewer.layers.events.removed.connect(self._removed)
         self._offer()
 
     @property
@@ -126,18 +131,50 @@ class Calibration(QWidget):
 
     # --- choosing -------------------------------------------------------------------------------
     def _offer(self, *_: Any) -> None:
-        """The slides of the open case without a pixel size."""
+        """The slides without a pixel size of another case."""
         if self.is_on and self._stain:
             self.cancel()
-        case = self.controller.workspace.case
+        self._fill()
+        self._show()
+
+    def _fill(self, *_: Any) -> None:
+        """The slides of the open case, and those on the canvas, without a pixel size."""
+        case, chosen = self.controller.workspace.case, self.which.currentData()
         self.which.clear()
+        for layer in self.viewer.layers:
+            if layer.metadata.get(UNCALIBRATED) and layer is not self._layer:
+                self.which.addItem(layer.name, f"{_OPENED}{layer.name}")
         if case is not None:
             for stain, entry in case.file.slides.items():
                 if entry.spacing_um is None and case.path(entry.path).exists():
                     self.which.addItem(f"{STAIN_TITLES[stain]}: {Path(entry.path).name}", stain)
+        self.which.setCurrentIndex(max(0, self.which.findData(chosen)))
         for widget in (self.which, self.begin_button):
             widget.setVisible(self.which.count() > 0)
-        self._show()
+
+    def _removed(self, event: Any) -> None:
+        """A layer is gone, perhaps that which is measured."""
+        if event.value is self._layer:
+            self.cancel()
+        self._fill()
+
+    def _begin_chosen(self) -> None:
+        chosen = str(self.which.currentData())
+        name = chosen.removeprefix(_OPENED)
+        if name == chosen:
+            self.begin_stain(chosen)
+        elif name in self.viewer.layers:
+            self.begin_layer(self.viewer.layers[name])
+        else:  # it was renamed
+            self._fill()
+
+    def begin_layer(self, layer: Layer) -> None:
+        """Measure on a layer without pixel size that napari has opened; it stays afterwards."""
+        self.cancel()
+        self._stain, self._opened, before = "", True, LayoutState.of(self.viewer)
+        for other in self.viewer.layers:
+            other.visible = other is layer
+        self._take(layer, before)
 
     def begin_stain(self, stain: str) -> None:
         """Open a slide of the case."""
@@ -159,18 +196,22 @@ class Calibration(QWidget):
         self.controller.read("Slide", partial(open_slide, path, 1.0), self._open)
 
     def _open(self, slide: Slide) -> None:
-        self._before = LayoutState.of(self.viewer)
+        before, self._opened = LayoutState.of(self.viewer), False
         lazy = LazySlide(slide)
         attend(lazy, self.viewer)
-        name = f"{slide.path.name} (uncalibrated)"
+        name = f"{slide.path.name}{_MARK}"
         spec = slide_layer(name, lazy.levels(), lazy.lattices[0])
         layer = Layer.create(*spec.as_layer_data())
         layer.metadata[UNCALIBRATED] = True
         for other in self.viewer.layers:
             other.visible = False
-        self._layer = self.viewer.add_layer(layer)
+        self._take(self.viewer.add_layer(layer), before)
+
+    def _take(self, layer: Layer, before: LayoutState) -> None:
+        self._layer, self._before = layer, before
         self.viewer.canvas.overlays.scale_bar.visible = False
-        fit(self.viewer, (0, 0), lazy.lattices[0].extent_um)
+        low, high = layer.extent.world
+        fit(self.viewer, low, high)
         self._draw()
 
     def _draw(self) -> None:
@@ -220,7 +261,7 @@ class Calibration(QWidget):
         layer, self._layer, self._before = self._layer, None, None
         assert layer is not None
         del layer.metadata[UNCALIBRATED]
-        layer.name = layer.name.removesuffix(" (uncalibrated)")
+        layer.name = layer.name.removesuffix(_MARK)
         layer.scale, layer.translate = (spacing, spacing), (spacing / 2, spacing / 2)
         self._end()
         self.message.setText(
@@ -230,12 +271,12 @@ class Calibration(QWidget):
         fit(self.viewer, low, high)
 
     def cancel(self) -> None:
-        """Close the uncalibrated slide and restore the canvas."""
+        """Close the uncalibrated slide, unless napari has opened it, and restore the canvas."""
         layer, before = self._layer, self._before
         if layer is None:
             return
         self._layer = self._before = None
-        if layer in self.viewer.layers:
+        if layer in self.viewer.layers and not self._opened:
             self.viewer.layers.remove(layer)
         self._end()
         if before is not None:
@@ -246,8 +287,15 @@ class Calibration(QWidget):
         self.tool.release()
         self._length_px = 0.0
         self.length.clear()
-        self.viewer.canvas.overlays.scale_bar.visible = True
+        self.viewer.canvas.overlays.scale_bar.visible = not shows_uncalibrated(self.viewer)
+        self._fill()
         self._show()
+
+    def shut(self) -> None:
+        """Stop following the viewer; called when the window closes."""
+        self.viewer.layers.events.inserted.disconnect(self._fill)
+        self.viewer.layers.events.removed.disconnect(self._removed)
+        self.cancel()
 
     # --- showing --------------------------------------------------------------------------------
     def _show(self) -> None:

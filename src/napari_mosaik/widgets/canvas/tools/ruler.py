@@ -22,7 +22,7 @@ from napari_mosaik.view.spec import placement_um
 from napari_mosaik.widgets.canvas.active_tool import CanvasTool, ToolHost, ToolMode
 from napari_mosaik.widgets.canvas.camera import look_at
 from napari_mosaik.widgets.canvas.mouse import Pointer
-from napari_mosaik.widgets.canvas.view_keys import UNCALIBRATED
+from napari_mosaik.widgets.canvas.view_keys import shows_uncalibrated
 
 if TYPE_CHECKING:
     import napari
@@ -174,13 +174,10 @@ class Ruler(LineTool):
 
     def add_point(self, position_um: tuple[float, float]) -> None:
         """Set a point, unless a slide without pixel size is shown."""
-        if self._has_no_unit():
+        if shows_uncalibrated(self.viewer):
             self.show_measurement()  # says why
         else:
             super().add_point(position_um)
-
-    def _has_no_unit(self) -> bool:
-        return any(one.visible and one.metadata.get(UNCALIBRATED) for one in self.viewer.layers)
 
     @property
     def hint(self) -> str:
@@ -223,7 +220,7 @@ class Ruler(LineTool):
 
     def reading(self, draft: Measurement | None) -> str:
         """The value, or an invitation."""
-        if self._has_no_unit():
+        if shows_uncalibrated(self.viewer):
             return "no pixel size: calibrate the slide, or hide it"
         return super().reading(draft) if draft is not None else f"{self.kind}: click points"
 
