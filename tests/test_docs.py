@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -88,3 +89,99 @@ def test_every_optical_density_has_its_base_in_the_documents():
     pages = hooks.settings_page() + hooks.outputs_page()
     assert all(f" | {text} | " in pages for text in words.values())
     assert not any(f" | {unit} | " in pages for unit in words)
+
+
+def _texts() -> str:
+    """All texts of the program without its docstrings; names and numbers in them are blank."""
+    parts: list[str] = [(ROOT / "napari.yaml").read_text("utf-8")]
+    for path in SOURCE.rglob("*.py"):
+        text = re.sub(r'"""(?:.|\n)*?"""', "", path.read_text("utf-8"))
+        parts += re.findall(r'"((?:[^"\\\n]|\\.)*)"', re.sub(r'"\s*\n\s*[rf]*"', "", text))
+    return "\n".join(parts)
+
+
+FOREIGN = {"Plugins", "Help", "Window", "Export objects as GeoJSON", "Corrected vessels"}
+"""Menus of napari and QuPath, and titles that the program puts together."""
+FOREIGN |= {"Corrected nuclei"}
+OF_USERS = ("start", "how_to", "troubleshooting", "window", "uptake", "slides", "robustness")
+
+
+def _plain(text: str) -> str:
+    """Without code, and of links their words alone."""
+    text = re.sub(r"```.*?```", "", text, flags=re.S)
+    return re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", re.sub(r"`[^`]*`", "", text))
+
+
+def test_what_the_pages_call_the_window_is_in_the_window():
+    texts, missing = _texts().lower(), []
+    pages = [*(ROOT / "docs").glob("tutorial_*.md"), *(ROOT / "docs" / f"{n}.md" for n in OF_USERS)]
+    for page in pages:
+        for words in re.findall(
+            r"(?<![*\w])\*([A-Z][^*\n]+?)\*(?![*\w])", _plain(page.read_text())
+        ):
+            names = [part.strip() for part in words.split(" > ")]
+            missing += [
+                (page.name, n) for n in names if n not in FOREIGN and n.lower() not in texts
+            ]
+    assert missing == []
+
+
+def test_the_messages_of_the_troubleshooting_page_are_those_of_the_program():
+    texts, missing = _texts(), []
+    for line in _plain((ROOT / "docs" / "troubleshooting.md").read_text("utf-8")).splitlines():
+        words = line.split("|")[1].strip() if line.startswith("|") else ""
+        parts = () if words in ("message", "---") else re.split(r"\.\.\.|;|⚠", words)
+        missing += [part for part in parts if part.strip(" :") not in texts]
+    assert missing == []
+
+
+OF_TABLES = (
+    *("sample", "slide", "run", "report", "segment", "suv", "align", "set-alignment", "kinetics"),
+    *("annotate import", "annotate export", "annotate package", "retrain", "train", "predict"),
+    *("review-queue", "twin", "invivo", "dose", "weights", "models", "correct", "relink", "qa"),
+)
+"""Commands that pages show without the name of the program."""
+
+
+def _typed_commands() -> list[tuple[str, list[str]]]:
+    """Every command that a page shows, as words; `...` and what follows a comment is not typed."""
+    found = []
+    for page in (one for one in PAGES if one.name != "CHANGELOG.md"):
+        text = page.read_text("utf-8").replace("\\\n", " ")
+        blocks = re.findall(r"```sh\n(.*?)```", text, re.S)
+        lines = [line.strip() for block in blocks for line in block.splitlines()]
+        lines += re.findall(r"`((?:\S*/)?napari-mosaik [^`\n]+)`", text)
+        known = "|".join(sorted(OF_TABLES, key=len, reverse=True))
+        shown = re.findall(rf"`((?:{known}) [^`\n]+)`", text)
+        lines += [f"napari-mosaik {line}".replace("\\|", " ") for line in shown]
+        for line in lines:
+            words = shlex.split(line.replace("`", ""), comments=True)
+            places = [i for i, word in enumerate(words) if word.endswith("napari-mosaik")]
+            if places:
+                found.append((page.name, words[places[0] + 1 :]))
+    return found
+
+
+def test_the_commands_of_the_pages_are_those_of_the_program():
+    import typer
+
+    from napari_mosaik.cli.app import app
+
+    wrong = []
+    for page, words in _typed_commands():
+        command, path = typer.main.get_command(app), []
+        rest = [word for word in words if word not in ("...", "&", ">")]
+        while name := next((w for w in rest[:2] if w in getattr(command, "commands", ())), ""):
+            rest.remove(name)
+            command, path = command.commands[name], [*path, name]
+        known = {"--help", "-h", "--install-completion"}
+        for one in (command, *getattr(command, "commands", {}).values()):  # the default of a group
+            known |= {option for given in one.params for option in given.opts}
+            known |= {option for given in one.params for option in given.secondary_opts}
+        asked = {
+            word.partition("=")[0].strip("[]") for word in rest if word.strip("[(")[:2] == "--"
+        }
+        wrong += [(page, *path, option) for option in asked if option.strip("(") not in known]
+        if not path and rest and rest[0][0] not in "-[":
+            wrong.append((page, *words))
+    assert wrong == []
