@@ -289,6 +289,57 @@ def test_wrong_requests_are_told(case, capsys, arguments, words):
     assert words in told(capsys, "run", case, *arguments)
 
 
+@pytest.mark.parametrize("slip", [("--step", "vesels"), ("--until", "vesels"), ("--set", "a.b=1")])
+def test_a_slip_is_told_before_anything_is_shown_or_changed(case, capsys, slip):
+    recipe = (case / "recipe.toml").read_bytes()
+    assert call("run", case, "--set", "vessels.min_area_um2=41", *slip) == 2
+    shown, error = capsys.readouterr()
+    assert (shown, error.count("\n")) == ("", 1)
+    assert "unknown step" in error
+    assert (case / "recipe.toml").read_bytes() == recipe
+
+
+def test_what_lacks_a_model_names_the_commands_that_give_one(case, capsys):
+    adopt = f"or choose one with: napari-mosaik models adopt {case} HASH"
+    training = f"train one with: napari-mosaik train {case.parent} --test A2, {adopt}"
+    for arguments in (["predict", case], ["run", case, "--step", "predict"]):
+        assert training in told(capsys, *arguments)
+    line = told(capsys, "run", case, "--until", "classes")
+    assert f"train one with: napari-mosaik retrain {case}, {adopt}" in line
+
+
+def test_an_output_never_replaces_what_is_read(case, tmp_path, capsys):
+    slide, reading = case / "slides" / "he.tif", "would replace what is read"
+    link = tmp_path / "link.tif"
+    link.symlink_to(slide)
+    inside = case / "artifacts" / "tiles.csv"
+    before = slide.read_bytes()
+    for refused in (
+        ("segment", "tissue", slide, "--out", slide),
+        ("segment", "tissue", slide, "--out", link),
+        ("segment", "tissue", slide, "--out", tmp_path / "t.tif", "--table", tmp_path / "t.tif"),
+        ("annotate", "export", case, slide),
+        ("report", case, "--out", case / "case.toml"),
+        ("qa", case, "--csv", case / "recipe.toml"),
+        ("twin", case, "curve", "--out", case / "invivo.csv"),
+        ("twin", case, "map", "--at-h", "168", "--out", case / "pet" / "slice.dcm"),
+        ("annotate", "export", case, inside),
+    ):
+        assert reading in told(capsys, *refused)
+    assert "is a folder" in told(capsys, "annotate", "export", case, tmp_path)
+    assert slide.read_bytes() == before
+    assert not inside.exists()
+
+
+def test_counts_are_followed_by_the_number_of_their_noun():
+    counted = re.compile(r"\{(len\(|[^{}]*\bn_)[^{}]*\} ([a-z]+ )?[a-z]+[^s\W]s\b")
+    found = []
+    for path in Path(side_by_side.__file__).parent.glob("*.py"):
+        found += [f"{path.name}: {one[0]}" for one in counted.finditer(path.read_text("utf-8"))]
+    several = ("{len(found)} cases", "{len(folders)} cases")
+    assert [text for text in found if not text.endswith(several)] == []
+
+
 @pytest.mark.parametrize(
     "command", [("train", "--test", "A2"), ("predict",), ("retrain",), ("run",), ("update",)]
 )

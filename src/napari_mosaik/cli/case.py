@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import filecmp
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import typer
 
@@ -33,7 +34,7 @@ from napari_mosaik.cli.common import (
 from napari_mosaik.cli.show import Bar, drive, print_json, table
 from napari_mosaik.cli.side_by_side import fitting_jobs, run_side_by_side
 from napari_mosaik.core.catalogue import REFERENCE, STAIN_TITLES
-from napari_mosaik.core.errors import InputError, MissingPixelSize, MosaikError
+from napari_mosaik.core.errors import Blocked, InputError, MissingPixelSize, MosaikError
 from napari_mosaik.core.pet_records import InjectionRecord
 from napari_mosaik.core.text import natural_key
 
@@ -352,9 +353,41 @@ def run_case(case: Any, bar: Bar, until: str = "", scheduler: str = "") -> None:
     recipe = read_recipe(case.root)
     with case.writing():
         write_recipe(case.root, recipe)
-    with contextlib.closing(run_until(case, recipe, until, scheduler=scheduler)) as work:
+    with (
+        _naming_commands(case),
+        contextlib.closing(run_until(case, recipe, until, scheduler=scheduler)) as work,
+    ):
         for step, progress in work:
             bar.show(f"{case.name} · {step.title}", progress)
+
+
+_TRAINED_BY: Final = {
+    "classes": "retrain {case}",
+    "predict": "train {cohort} --test {name}",
+}
+"""The command that trains the model of a step."""
+
+
+@contextlib.contextmanager
+def _naming_commands(case: Any) -> Iterator[None]:
+    """Let the message that a model is missing name the commands that train or choose one."""
+    from napari_mosaik.workflow.steps import step_named
+
+    try:
+        yield
+    except Blocked as error:
+        folder, name = shlex.quote(str(case.root)), shlex.quote(case.name)
+        text, cohort = str(error), shlex.quote(str(case.root.parent))
+        for step, command in _TRAINED_BY.items():
+            lacking = f"no trained model for {step_named(step).title.lower()}; train one"
+            training = command.format(case=folder, cohort=cohort, name=name)
+            text = text.replace(
+                f"{lacking} or choose one",
+                f"{lacking} with: napari-mosaik {training}, or choose one with: "
+                f"napari-mosaik models adopt {folder} HASH",
+            )
+        error.args = (text,)
+        raise
 
 
 @example_command(commands, "run", "run B12 --until parameters")
@@ -383,14 +416,16 @@ def run(
 ) -> None:
     """Run every missing or stale step whose inputs are available."""
     from napari_mosaik.workflow.leaks import case_labels
+    from napari_mosaik.workflow.steps import step_named
 
     if step and until:
         raise InputError("give either --step or --until, not both")
     if force and not step:
         raise InputError("--force needs --step STEP: name the step to run again")
+    if named := step or until:
+        step_named(named)  # a slip is told before a setting is changed or a status shown
     opened = open_cases(cases)
-    for text in set_ or []:
-        _change(opened, text)
+    _change(opened, set_ or [])
     effects: dict[str, Any] = {}
     jobs = min(jobs or fitting_jobs(len(opened)), len(opened))
     with Bar(quiet=json) as bar:
@@ -481,17 +516,23 @@ def _run_one(case: Any, bar: Bar, name: str, until: str, scheduler: str, force: 
     step, recipe = step_named(name), read_recipe(case.root)
     write_recipe(case.root, recipe)
     work = run_step(case, step, recipe[step.name], scheduler=scheduler, force=force)
-    drive(work, f"{case.name} · {step.title}", bar)
+    with _naming_commands(case):
+        drive(work, f"{case.name} · {step.title}", bar)
 
 
-def _change(cases: list[Any], text: str) -> None:
+def _change(cases: list[Any], texts: Sequence[str]) -> None:
+    """Change settings in the recipes of cases: all of them or, if one is refused, none."""
     from napari_mosaik.workflow.recipe import changed, parse_setting, read_recipe, write_recipe
 
-    step, setting, value = parse_setting(text)
-    for case in cases:
-        with case.writing():
-            recipe = changed(read_recipe(case.root), step, **{setting: value})
-            write_recipe(case.root, recipe)
+    settings = [parse_setting(text) for text in texts]
+    for store in (False, True) if settings else ():
+        for case in cases:
+            with case.writing():
+                recipe = read_recipe(case.root)
+                for step, setting, value in settings:
+                    recipe = changed(recipe, step, **{setting: value})
+                if store:
+                    write_recipe(case.root, recipe)
 
 
 @example_command(commands, "status", "status cohort")

@@ -84,6 +84,7 @@ def retrain(
 
     With --from a DenseNet is fine-tuned; its model is compared, and used once it is adopted.
     """
+    from napari_mosaik.view.formatting import count
     from napari_mosaik.workflow.classifier import REPLAY
     from napari_mosaik.workflow.classifier import retrain as work
     from napari_mosaik.workflow.model_weights import encoder_weights
@@ -120,7 +121,8 @@ def retrain(
         return
     by = f" by {', '.join(made['readers'])}" if made["readers"] else ""
     typer.echo(
-        f"model {made['model']} from {made['n_shapes']} shapes in {made['n_cases']} cases{by}"
+        f"model {made['model']} from {count(made['n_shapes'], 'shape')} in "
+        f"{count(made['n_cases'], 'case')}{by}"
     )
     for sentence in made["notes"]:
         typer.echo(f"- {sentence}")
@@ -378,6 +380,7 @@ _SHOWN = 20
 
 def _what_if(case: Any, asked: list[str], json: bool) -> None:
     """Print what the prediction would be if the tissue were of other classes."""
+    from napari_mosaik.view.formatting import count
     from napari_mosaik.workflow.what_if import what_if
 
     shapes = [shape for text in asked for shape in _assumed_shapes(case, text)]
@@ -389,7 +392,7 @@ def _what_if(case: Any, asked: list[str], json: bool) -> None:
         print_json(record)
         return
     typer.echo(
-        f"case {case.name}: {record['n_edited']} tiles would have other parameters, "
+        f"case {case.name}: {count(record['n_edited'], 'tile')} would have other parameters, "
         f"{record['n_reached']} another prediction; nothing is stored"
     )
     for text in record["held_fixed"]:

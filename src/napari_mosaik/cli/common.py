@@ -39,6 +39,8 @@ __all__ = [
     "Seed",
     "SettingChanges",
     "StainName",
+    "case_files",
+    "check_output",
     "command_group",
     "display_problem",
     "example_command",
@@ -238,6 +240,33 @@ def open_window(case: Path) -> None:
     from napari_mosaik.widgets import show_case
 
     show_case(case)
+
+
+_OF_A_CASE = [
+    *("case.toml", "recipe.toml", "invivo.csv", "artifacts", "earlier", "journal"),
+    *("models", "plans", "readers", "twin"),
+]
+
+
+def case_files(case: Any) -> list[Path]:
+    """The files of a case, of the user and its own, that no output may take the place of."""
+    stated = [*case.file.paths("pet"), *case.file.landmarks.values()]
+    stated += [entry.path for entry in case.file.slides.values()]
+    return [*(case.root / name for name in _OF_A_CASE), *map(case.path, stated)]
+
+
+def check_output(option: str, path: Path | None, inputs: Sequence[Path]) -> None:
+    """Raise `InputError` if an output would replace, or lie in, one of the *inputs*."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise InputError(f"{option} {path} is a folder; give the name of a file")
+    places = (path.absolute(), *path.absolute().parents, *path.resolve().parents)
+    there = [place for place in places if place.exists()]
+    for one in inputs:
+        same = one.exists() and any(place.samefile(one) for place in there)
+        if same or one.absolute() in places:
+            raise InputError(f"{option} {path} would replace what is read; give another file")
 
 
 def given_spacing(

@@ -114,6 +114,7 @@ def update(
     json: JsonOutput = False,
 ) -> None:
     """Recompute what corrections have changed, and show what they were worth."""
+    from napari_mosaik.view.formatting import count
     from napari_mosaik.workflow.case_status import case_status
     from napari_mosaik.workflow.update import update as updated
     from napari_mosaik.workflow.worth import worth_of
@@ -141,7 +142,7 @@ def update(
         typer.echo(f"{found.name}: no correction is waiting")
     else:
         typer.echo(
-            f"{found.name}: {len(record.steps)} steps, {record.n_tiles} tiles in "
+            f"{found.name}: {count(len(record.steps), 'step')}, {count(record.n_tiles, 'tile')} in "
             f"{record.seconds:.1f} s"
         )
         _show_worth(found.name, worth)

@@ -116,7 +116,7 @@ def _figures(case: Any, out: Path, seconds: float) -> dict[str, Any]:
 
 
 def _show(metrics: dict[str, Any]) -> None:
-    from napari_mosaik.view.formatting import baseline_title, by_error, interval
+    from napari_mosaik.view.formatting import baseline_title, by_error, count, interval
 
     rows = [["MOSAIK network", *_three(metrics["suv_norm"]), ""]]
     rows += [
@@ -127,7 +127,8 @@ def _show(metrics: dict[str, Any]) -> None:
         ]
         for name, errors in by_error(metrics["baselines"])
     ]
-    title = f"{metrics['test_case']}, held out, {metrics['n_tiles']} tiles; normalised SUV" + (
+    tiles = count(metrics["n_tiles"], "tile")
+    title = f"{metrics['test_case']}, held out, {tiles}; normalised SUV" + (
         " (same patient in training)" if metrics["shared_patient"] else ""
     )
     title += " (development case: optimistic)" if metrics["development"] else ""

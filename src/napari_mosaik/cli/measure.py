@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -17,6 +18,7 @@ from napari_mosaik.cli.common import (
     PetUnitOption,
     SchedulerAddress,
     SettingChanges,
+    check_output,
     example_command,
     given_settings,
     naming_options,
@@ -106,6 +108,8 @@ def segment(
     """Segment a picture or a region of a slide without a case, with the steps of a case."""
     from napari_mosaik.workflow.segment_picture import segment_picture
 
+    check_output("--out", out, [image, *filter(None, [weights])])
+    check_output("--table", csv_table, [image, out, *filter(None, [weights])])
     work = segment_picture(
         kind,
         image,
@@ -148,14 +152,15 @@ def _region(text: str) -> RegionUm:
 def _write_csv(path: Path, objects: Any) -> None:
     import numpy as np
 
-    from napari_mosaik.io.files import saving
+    from napari_mosaik.io.files import write_bytes
 
-    with saving(path.name, path.parent), path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["label", *objects])
-        columns = [np.asarray(objects[name]) for name in objects]
-        for number, row in enumerate(zip(*columns, strict=True), 1):
-            writer.writerow([number, *("" if v != v else v for v in row)])
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(["label", *objects])
+    columns = [np.asarray(objects[name]) for name in objects]
+    for number, row in enumerate(zip(*columns, strict=True), 1):
+        writer.writerow([number, *("" if v != v else v for v in row)])
+    write_bytes(path, text.getvalue().encode())
 
 
 @example_command(
@@ -211,7 +216,7 @@ def suv(
     if json:
         print_json(record)
         return
-    from napari_mosaik.view.formatting import scaled, short_formula
+    from napari_mosaik.view.formatting import count, scaled, short_formula
 
     rows = []
     for term in record["terms"]:
@@ -225,7 +230,7 @@ def suv(
         short_formula(record["formula"], lambda value, unit: f"{figure(value)} {unit}".strip())
     )
     typer.echo(f"factor   {figure(record['factor'])}")
-    typer.echo(f"voxels   {record['n_voxels']} in {record['n_slices']} slices")
+    typer.echo(f"voxels   {record['n_voxels']} in {count(record['n_slices'], 'slice')}")
     typer.echo(f"maximum  {figure(record['maximum'])} {record['unit']}")
     typer.echo(f"mean     {figure(record['mean'])} {record['unit']}")
     for sentence in record["assumptions"]:

@@ -11,6 +11,8 @@ from napari_mosaik.cli.case import one_case, open_cases
 from napari_mosaik.cli.common import (
     CaseFolder,
     JsonOutput,
+    case_files,
+    check_output,
     command_group,
     example_command,
     report_warning,
@@ -116,7 +118,9 @@ def export_one(
     """Write a model to one file: weights as safetensors, its card and their digests."""
     from napari_mosaik.workflow.models import export_model, find_model
 
-    chosen = find_model(open_cases([cases]), model)
+    found = open_cases([cases])
+    chosen = find_model(found, model)
+    check_output("FILE", file, [path for case in found for path in case_files(case)])
     export_model(chosen, file)
     if json:
         print_json({"model": chosen.hash, "kind": chosen.kind, "file": str(file)})

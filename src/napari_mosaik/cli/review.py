@@ -15,6 +15,8 @@ from napari_mosaik.cli.common import (
     JsonOutput,
     Seed,
     StainName,
+    case_files,
+    check_output,
     command_group,
     display_problem,
     example_command,
@@ -66,6 +68,7 @@ def report(
         out = opened.root / "report.pdf"
     if pdf and out is not None and out.suffix.lower() != ".pdf":
         raise InputError(f"--pdf writes a .pdf file, not '{out.name}': change the name of the file")
+    check_output("--out", out, case_files(opened))
     path = write_case_report(opened, out).resolve()
     typer.echo(path)
     if show or (show is None and sys.stdout.isatty() and not display_problem()):
@@ -94,6 +97,7 @@ def tile(
 
     A distance of 1 is the limit of the training range.
     """
+    from napari_mosaik.view.formatting import count
     from napari_mosaik.view.tile_data import NEAREST_COLUMNS, nearest_rows, read_tile_data
     from napari_mosaik.workflow.predictors import nearest_training_tiles
 
@@ -101,7 +105,8 @@ def tile(
     tile_data = read_tile_data(found)
     if number >= tile_data.n_tiles:
         raise InputError(
-            f"case {found.name} has {tile_data.n_tiles} tiles, from 0 on: there is no tile {number}"
+            f"case {found.name} has {count(tile_data.n_tiles, 'tile')}, counted from 0: there is "
+            f"no tile {number}"
         )
     rows = tile_data.rows(number)
     near, problem = None, ""
@@ -129,7 +134,7 @@ def tile(
     )
     if near is not None:
         table(
-            f"most like it of {near.n_training} training tiles (SUV in {tile_data.unit})",
+            f"most like it of {count(near.n_training, 'training tile')} (SUV in {tile_data.unit})",
             [name.lower() for name in NEAREST_COLUMNS],
             nearest_rows(near, number),
         )
@@ -248,14 +253,16 @@ def package(
     json: JsonOutput = False,
 ) -> None:
     """Pack a reader's annotations for a colleague, without a name of a person or file."""
+    from napari_mosaik.view.formatting import count
     from napari_mosaik.workflow.annotation_import import write_package
 
     found = one_case(case)
+    check_output("FILE", file, case_files(found))
     record = write_package(found, file, _reader(found, reader, slide), slide)
     if json:
         print_json({**record, "file": str(file)})
     else:
-        typer.echo(f"{record['shapes']} shapes in {file}")
+        typer.echo(f"{count(record['shapes'], 'shape')} in {file}")
 
 
 @example_command(annotate, "merge", "annotate merge B12 he.zip --reader Ben")
@@ -298,10 +305,12 @@ def export(
 ) -> None:
     """Export the case's annotations as GeoJSON for QuPath."""
     from napari_mosaik.io import write_geojson
+    from napari_mosaik.view.formatting import count
     from napari_mosaik.workflow.annotations import shapes_to_export
     from napari_mosaik.workflow.given_alignment import shapes_on_reference
 
     found, warnings = one_case(case), list[str]()
+    check_output("FILE", file, case_files(found))
     shapes = shapes_to_export(found, slide, reader, warnings, blind=not all_readers)
     stain = str(slide)
     if on_cd34:
@@ -314,7 +323,7 @@ def export(
         print_json({"case": found.name, "shapes": len(shapes), "file": str(file),
                     "warnings": warnings})  # fmt: skip
     else:
-        typer.echo(f"{len(shapes)} shapes in {file}")
+        typer.echo(f"{count(len(shapes), 'shape')} in {file}")
 
 
 @example_command(annotate, "finish", "annotate finish B12 --reader Anna")
@@ -365,6 +374,7 @@ def review_queue(
     """List the tiles by review priority with the reason for each, control tiles mixed in."""
     from napari_mosaik.annotate.review_queue import ranking_named
     from napari_mosaik.core.readers import check_reader_name
+    from napari_mosaik.view.formatting import count
     from napari_mosaik.workflow.review_queue import review_queue as tiles_to_review
 
     name = check_reader_name(reader) if reader else ""
@@ -375,8 +385,9 @@ def review_queue(
         print_json(queue.as_dict())
         return
     rows = [[str(i.rank), str(i.tile), figure(i.score), i.reason] for i in queue.tiles[:20]]
+    of = count(len(queue.tiles), "tile")
     table(
-        f"{queue.case}: first {len(rows)} of {len(queue.tiles)} tiles, ranked by {ranking}",
+        f"{queue.case}: first {len(rows)} of {of}, ranked by {ranking}",
         ["rank", "tile", "priority", "reason"],
         rows,
         words=True,
@@ -392,6 +403,7 @@ def agreement(
     json: JsonOutput = False,
 ) -> None:
     """Compare the readers of a case in the tiles that both have finished: kappa, Dice."""
+    from napari_mosaik.view.formatting import count
     from napari_mosaik.workflow.agreement import reader_agreement
 
     found = one_case(case)
@@ -409,7 +421,7 @@ def agreement(
         ]
         table(
             f"{found.name}: {pair['readers'][0]} and {pair['readers'][1]} on "
-            f"{figure(pair['area_mm2'])} mm² in {pair['n_tiles']} tiles",
+            f"{figure(pair['area_mm2'])} mm² in {count(pair['n_tiles'], 'tile')}",
             ["agreement", "value", "from (95 % interval)", "to"],
             rows,
         )
@@ -442,9 +454,11 @@ def adjudicate(
 
     Each shape says in `decided_by` who decided it: 'both', or the name after --by.
     """
+    from napari_mosaik.view.formatting import count
     from napari_mosaik.workflow import agreement
 
     found = one_case(case)
+    check_output("--out", out, case_files(found))
     record = agreement.adjudicate(found, out, prefer=prefer, by=by, other=other, stain=slide)
     for sentence in record["warnings"]:
         report_warning(sentence)
@@ -452,7 +466,7 @@ def adjudicate(
         print_json(record)
         return
     typer.echo(
-        f"{record['shapes']} shapes in {out}: {figure(record['agreed_mm2'])} mm² agreed, "
+        f"{count(record['shapes'], 'shape')} in {out}: {figure(record['agreed_mm2'])} mm² agreed, "
         f"{figure(record['decided_mm2'])} mm² decided by {record['by']}"
     )
 
@@ -469,6 +483,7 @@ def qa(
 
     found = one_case(case)
     records = qa_records(found)
+    check_output("--csv", csv, case_files(found))
     if csv is not None:
         write_bytes(csv, qa_records_csv(records).encode())
     if json:
@@ -504,7 +519,7 @@ def corrections(case: CaseFolder, json: JsonOutput = False) -> None:
         print_json({"case": found.name, "corrections": records})
         return
     if not records:
-        typer.echo(f"{found.name}: no corrections; use 'Correct' in the window")
+        typer.echo(f"{found.name}: no corrections; use 'Manual correction' in the window")
         return
     rows = [
         [

@@ -129,7 +129,9 @@ def _print_damage(damage: dict[str, Any]) -> None:
     if not tiles:
         _line("damaged", "none: every tile can be decoded")
         return
-    _line("damaged", f"{len(tiles)} tiles, {damage['area_mm2']:.3g} mm²")
+    from napari_mosaik.view.formatting import count
+
+    _line("damaged", f"{count(len(tiles), 'tile')}, {damage['area_mm2']:.3g} mm²")
     for tile in tiles[:_LISTED]:
         row, column = tile["origin_px"]
         _line("", f"row {row}, column {column} px, level {tile['level']}: {tile['reason']}")

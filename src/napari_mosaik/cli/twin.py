@@ -12,6 +12,8 @@ from napari_mosaik.cli.common import (
     JsonOutput,
     Seed,
     SettingChanges,
+    case_files,
+    check_output,
     command_group,
     example_command,
     given_settings,
@@ -129,12 +131,14 @@ def identify_parameters(
     case: CaseFolder, set_: SettingChanges = None, json: JsonOutput = False
 ) -> None:
     """Say which parameters the scans that were taken in determine."""
+    from napari_mosaik.view.formatting import count
+
     document = _open(case, set_).identify()
     if json:
         print_json(document)
         return
     table(
-        f"Determined by {document['n_observations']} observations (SD of ln)",
+        f"Determined by {count(document['n_observations'], 'observation')} (SD of ln)",
         ["parameter", "prior", "scans alone", "contraction", ""],
         [
             [row["name"], figure(row["prior_sd"]), figure(row["cramer_rao_sd"]),
@@ -224,17 +228,20 @@ def write_time_course(
     """
     from napari_mosaik.dosimetry import nuclide as known_nuclide
     from napari_mosaik.io.files import write_bytes
+    from napari_mosaik.view.formatting import count
     from napari_mosaik.workflow.twin import time_course_csv
 
-    document = _open(case, set_).time_course(known_nuclide(nuclide).half_life_h, draws)
+    found = _open(case, set_)
+    check_output("--out", out, case_files(found.case))
+    document = found.time_course(known_nuclide(nuclide).half_life_h, draws)
     if out is not None:
         write_bytes(out, time_course_csv(document))
     if json:
         print_json({name: value for name, value in document.items() if name != "draws"})
         return
     typer.echo(
-        f"after {document['n_updates']} scans; CV of the time integral of {nuclide} for a given "
-        f"uptake at {document['uptake_at_h']:.0f} h: {document['time_course_cv']:.2f}"
+        f"after {count(document['n_updates'], 'scan')}; CV of the time integral of {nuclide} for a "
+        f"given uptake at {document['uptake_at_h']:.0f} h: {document['time_course_cv']:.2f}"
     )
 
 
@@ -250,7 +257,9 @@ def write_uptake_map(
     json: JsonOutput = False,
 ) -> None:
     """Write the uptake of the tiles at a time as NIfTI: each follows the tumour's curve."""
-    document = _open(case).write_map(out, at_h, uptake)
+    found = _open(case)
+    check_output("--out", out, case_files(found.case))
+    document = found.write_map(out, at_h, uptake)
     for sentence in document["warnings"]:
         report_warning(sentence)
     if json:
@@ -422,6 +431,8 @@ def use_time_course(
     json: JsonOutput = False,
 ) -> None:
     """Give a plan of the case the time course of the twin and how uncertain it is."""
+    from napari_mosaik.view.formatting import count
+
     document = _open(case).use_in_plan(plan)
     for sentence in document["warnings"]:
         report_warning(sentence)
@@ -429,7 +440,7 @@ def use_time_course(
         print_json(document)
         return
     typer.echo(
-        f"the time course of '{plan}' is that of the twin after {document['n_updates']} scans, "
-        f"with {document['n_draws']} draws; the time integral has a CV of "
-        f"{document['time_course_cv']:.2f}; run the dose again"
+        f"the time course of '{plan}' is that of the twin after "
+        f"{count(document['n_updates'], 'scan')}, with {count(document['n_draws'], 'draw')}; the "
+        f"time integral has a CV of {document['time_course_cv']:.2f}; run the dose again"
     )

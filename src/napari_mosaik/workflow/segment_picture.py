@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_mosaik.core.artifact import Progress
+from napari_mosaik.core.atomic import atomic_file
 from napari_mosaik.core.catalogue import (
     CLASS_PROBABILITY,
     CLASS_RECORD,
@@ -384,9 +385,9 @@ def write_label_tiff(path: Path, image: LabelImage, lattice: Lattice) -> None:
                 tile[: part.shape[0], : part.shape[1]] = labels_on(image, part)
                 yield tile
 
-    with saving(path.name, path.parent):
+    with saving(path.name, path.parent), atomic_file(path) as scratch:
         tifffile.imwrite(
-            path,
+            scratch,
             tiles(),
             shape=lattice.shape,
             dtype=image.values.dtype,
@@ -396,4 +397,5 @@ def write_label_tiff(path: Path, image: LabelImage, lattice: Lattice) -> None:
             resolution=(1e4 / lattice.spacing_um[1], 1e4 / lattice.spacing_um[0]),
             resolutionunit="CENTIMETER",
             metadata={"axes": "YX", "spacing_um": list(lattice.spacing_um)},
+            ome=".ome." in path.name.lower(),
         )
