@@ -38,6 +38,8 @@ _DOSE_RANGES_MBQ = {
 }  # fmt: skip
 """Plausible injected activities, from a mouse to a therapy."""
 _MAX_HALF_LIVES = 10.0
+_DYNAMIC_H = 1.0
+"""A dynamic scan that starts longer before the injection is a slip in one of the two times."""
 """Later less than a thousandth of the activity remains, and no image can be measured."""
 
 
@@ -149,7 +151,7 @@ def _present(value: datetime | None, name: str, label: str) -> datetime:
 def elapsed_h(record: InjectionRecord, *, dynamic: bool = False) -> float:
     """Time from injection to the start of the scan, h; checked.
 
-    It may be negative only with *dynamic*: a scan that started before the injection.
+    It may be negative only with *dynamic*, by one hour: a scan that started before the injection.
     """
     injected = _present(record.injected, "injected", "the time of injection")
     scanned = _present(record.scanned, "scanned", "the start of the scan")
@@ -163,6 +165,12 @@ def elapsed_h(record: InjectionRecord, *, dynamic: bool = False) -> float:
         raise InputError(
             f"the injection ({injected.isoformat()}) is after the start of the scan "
             f"({scanned.isoformat()}); correct injected or scanned"
+        )
+    if hours < -_DYNAMIC_H:
+        raise InputError(
+            f"the injection ({injected.isoformat()}) is {-hours:.3g} h after the start of the scan "
+            f"({scanned.isoformat()}), and a dynamic scan begins minutes before it; correct "
+            "injected or scanned"
         )
     return hours
 

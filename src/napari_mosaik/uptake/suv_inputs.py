@@ -495,11 +495,11 @@ def _check_reference(
 def _check_moments(
     record: InjectionRecord, header: PetHeader, dynamic: bool, warnings: list[str]
 ) -> None:
-    """Check the order of injection and scan also where the dose is not decayed."""
+    """Check the order of injection and scan also where the dose is not decayed to that start."""
     injected, scanned = record.injected, record.scanned
     if injected is None or scanned is None:
         return
-    if record.decay_correction == "ADMIN":
+    if record.decay_correction in ("ADMIN", "NONE"):
         elapsed_h(record, dynamic=dynamic)
     _doubt_late(record, warnings)
     if injected != header.injected and (injected.hour, injected.minute, injected.second) == (
