@@ -99,10 +99,14 @@ ASKED = [
         for zone in ("+02:00", "Z")
     ),
     ({"InjectionStart": 86400}, "after the start of the scan"),
-    *(  # the two times exchanged: no dynamic scan, though its frame is after the injection
-        ({"ScanStart": -3e5, "InjectionStart": 0} | more, "83.3 h after the start of the scan")
+    *(  # the two times exchanged: no dynamic scan, though the frame is after the injection
+        ({"ScanStart": -before, "InjectionStart": 0} | more | frames, message)
+        for before, frames, message in (
+            (1800, {}, "is after the start of the scan"),
+            (3e5, {"FrameDuration": [9, 9]}, "83.3 h after the start of the scan"),
+        )
         for more in (
-            {"ImageDecayCorrectionTime": -3e5},
+            {"ImageDecayCorrectionTime": -before},
             {"ImageDecayCorrectionTime": 0},
             {"ImageDecayCorrected": False},
         )

@@ -349,6 +349,7 @@ def test_a_known_length_gives_a_slide_its_pixel_size(qtbot, dock, opened, fresh_
     for place in ((100.0, 100.0), (100.0, 500.0)):
         hand.click(place)
     calibration.length.setText("100")
+    calibration.unit.setCurrentText("µm")
     with qtbot.waitSignal(calibration.calibrated) as told:
         calibration.use_button.click()
     assert told.args == [pytest.approx(0.25, abs=0.01)]

@@ -272,7 +272,9 @@ def _bids_times(
             injection = None
         else:
             notes.append(f"{same}; a dynamic scan that started with the injection is taken")
-    if duration is not None and offset is not None and start is not None:
+    late = injection is not None and start is not None and start < injection
+    # The only frame of a file begins with its scan: it makes no dynamic scan of exchanged times.
+    if duration is not None and offset is not None and start is not None and not (single and late):
         out["frame_reference_s"] = offset - start + duration / 2
     for name, seconds in (("scanned", start), ("injected", injection), ("decay_reference", moment)):
         if zero is not None and seconds is not None:
