@@ -10,7 +10,8 @@ kept per held-out case in --folder; a study that was stopped goes on where it wa
 
 Beside the figures of the program: the *ceiling of histology*, which is the phantom's own law with
 every vessel perfused to the mean degree (perfusion is in no stain), seen by a scanner without
-noise; and the time of training with and without the fits for the intervals.
+noise; the *noise-free PET*, which is the ceiling of anything; and the time of training with and
+without the fits for the intervals.
 
 With --pictures the curves of training, the coverage of each case and the errors of all methods are
 drawn (``docs/images/predictor_*.png``).
@@ -212,25 +213,31 @@ def held_out(cases, name: str, size: str, seed: int) -> dict:
     card = TrainedModel.load(case.model_folder(model)).card
     started = time.monotonic()
     ended(run_until(case, read_recipe(case.root)))
+    predicting = time.monotonic() - started
     metrics, record = case.store.read(METRICS), case.store.read(PREDICTION_RECORD)
     measured = np.asarray(case.store.read(UPTAKE)["suv"], float)
     target = record["target"]
-    law = scanned(name, size, seed, case.store.read(TILES).centres_um, mean_perfusion=True)
-    if record["unit"] != "g/mL":
-        # body surface instead of weight: one factor a patient
-        law = law * float(np.nanmean(measured) / np.nanmean(law))
+    centres = case.store.read(TILES).centres_um
 
     def normalised(suv):
         return (suv - target["low"]) / (target["high"] - target["low"])
+
+    def of_law(mean_perfusion: bool) -> dict:
+        law = scanned(name, size, seed, centres, mean_perfusion=mean_perfusion)
+        if record["unit"] != "g/mL":
+            # body surface instead of weight: one factor a patient
+            law = law * float(np.nanmean(measured) / np.nanmean(law))
+        return error_metrics(normalised(measured), normalised(law))
 
     return {
         "size": size,
         "seed": seed,
         "case": name,
-        "ceiling": error_metrics(normalised(measured), normalised(law)),
+        "ceiling": of_law(mean_perfusion=True),
+        "noise_free": of_law(mean_perfusion=False),
         "training_seconds": card["times"]["seconds"],
         "all_seconds": seconds,
-        "prediction_seconds": time.monotonic() - started,
+        "prediction_seconds": predicting,
         "learnt_fwhm_mm": record["learnt_fwhm_mm"],
         "scanner_fwhm_mm": record["scanner_fwhm_mm"],
         "companion_weights": card["companion_weights"],
@@ -325,13 +332,18 @@ def summary(rows: list[dict]) -> dict:
         "r2": float(np.mean([row["suv_norm"]["r2"] for row in rows])),
         "ceiling_mae": float(np.mean([row["ceiling"]["mae"] for row in rows])),
         "ceiling_r2": float(np.mean([row["ceiling"]["r2"] for row in rows])),
+        **{
+            f"noise_free_{key}": float(np.mean([row["noise_free"][key] for row in rows]))
+            for key in ("mae", "r2")
+            if all("noise_free" in row for row in rows)  # results of before do not have it
+        },
         "share_of_law": float(np.mean(shares)),
         "training_seconds": float(np.median([row["training_seconds"] for row in rows])),
         "all_seconds": float(np.median([row["all_seconds"] for row in rows])),
         "baselines": baselines,
     }
     for kind in ("tile", "block"):
-        own = [row["intervals"][kind] for row in rows if kind in (row["intervals"] or {})]
+        own = [one for row in rows if (one := (row["intervals"] or {}).get(kind))]
         if own:
             found[kind] = {
                 "coverage": [one["coverage"] for one in own],
@@ -375,8 +387,10 @@ def missed(size: str, one: dict) -> list[str]:
 def show(size: str, one: dict) -> None:
     """Print the summary of one size."""
     print(f"\n{size}: {one['n']} held-out cases")
-    for key in ("mae", "mae_clipped", "r2", "ceiling_mae", "ceiling_r2", "share_of_law"):
-        print(f"  {key:20s} {one[key]:.4f}")
+    for key in ("mae", "mae_clipped", "r2", "ceiling_mae", "ceiling_r2", "share_of_law",
+                "noise_free_mae", "noise_free_r2"):  # fmt: skip
+        if key in one:
+            print(f"  {key:20s} {one[key]:.4f}")
     for name, other in sorted(one["baselines"].items(), key=lambda x: x[1]["mae"]):
         more = other["mae_minus_network"]
         print(
@@ -432,7 +446,8 @@ def draw(size: str, rows: list[dict], one: dict, source: Path, out: Path) -> Non
     axes.legend(fontsize=8, frameon=False, loc="lower left")
     save(figure, "methods")
 
-    shares = sorted(row["intervals"]["tile"]["coverage"] for row in rows if row["intervals"])
+    known = [row["intervals"]["tile"] for row in rows if row["intervals"]]
+    shares = sorted(one["coverage"] for one in known if one)
     figure = new_figure(6.4, 3.4)
     axes = tidy(figure.add_subplot(), "held-out case, by coverage", "tiles in their 90 % interval")
     axes.axhspan(0.87, 0.93, color="0.92", label="bar for the mean")

@@ -141,6 +141,16 @@ def test_one_shared_slide_or_pet_is_enough_whatever_its_pixel_size(cohort, tmp_p
         training_cases(cases, "B11", "case")
 
 
+def test_a_slide_that_is_another_stain_elsewhere_is_the_same_slide(cohort):
+    a2, b11 = (Case(cohort / name) for name in ("A2", "B11"))
+    taken = a2.file.slides["he"].model_copy(
+        update={"path": str(a2.path(a2.file.slides["he"].path))}
+    )
+    b11.update(slides={**b11.file.slides, "caix": taken})
+    with pytest.raises(InputError, match=r"A2 \(.*B11 \(.*hold the same CAIX slide"):
+        training_cases([a2, b11], "B11", "case")
+
+
 def test_the_same_pet_is_found_whatever_file_it_is_in(cohort):
     cases = [Case(cohort / name) for name in ("A2", "B11")]
     a2, b11 = cases

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -33,12 +34,19 @@ from napari_mosaik.predictor.scene import (
     code_variability,
     scanner_blur,
 )
-from napari_mosaik.predictor.training import _SlideTask
+from napari_mosaik.predictor.training import (
+    _class_loss,
+    _member_seed,
+    _optimiser,
+    _SlideTask,
+)
 from napari_mosaik.predictor.training_set import make_training_set
 from tests.predictor.synthetic import make_cohort
 from tests.predictor.test_training import finish, same_weights
 
 FWHM_UM = 1500.0
+LOSS_CURVE = (0.134456272, 0.124257346, 0.121917769, 0.149719442, 0.114674225, 0.112669068)
+WIDTHS_UM = (1457.91008, 1487.65240)
 QUICK = TrainParams(
     members=2, epochs=3, threads=1, branch_channels=(4, 8, 8), fusion_width=16, parameter_width=8
 )
@@ -125,6 +133,19 @@ def test_attention_maps_are_softmaxes_by_hand(model, small_cases):
         **model.card["settings"], "without": ["heterogeneity"]}})  # fmt: skip
     with pytest.raises(InputError, match="trained without the cluster maps"):
         attention_maps(cut, case)
+
+
+def test_variability_is_the_share_of_other_codes_around_a_cell():
+    codes = np.zeros((1, 3, 11, 11), np.uint8)
+    codes[0, 0, 5, 5] = 3
+    found = code_variability(torch.from_numpy(codes)).reshape(3, 11, 11)
+    expected = np.zeros((3, 11, 11), np.float32)
+    expected[0, 4:7, 4:7] = 1 / 9
+    expected[0, 5, 5] = 8 / 9
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-6)
+    codes[0, 0, 0, 0] = 1  # at the border only the cells that there are count
+    found = code_variability(torch.from_numpy(codes)).reshape(3, 11, 11)
+    assert float(found[0, 0, 0]) == pytest.approx(3 / 4)
 
 
 def test_the_blur_is_a_gaussian_cut_at_four_sigma(small_cases):
@@ -231,6 +252,13 @@ def test_windows_are_pooled_where_they_lie(step):
         torch.testing.assert_close(mean, window.mean(dim=(1, 2)))
 
 
+def test_a_window_between_two_features_begins_at_the_nearer_one_or_the_next():
+    features = torch.rand((1, 1, 30, 30), generator=torch.Generator().manual_seed(0))
+    means = _window_means(features, torch.tensor([[3, 4], [5, 7], [6, 9]]), 8, 2)
+    for mean, (row, col) in zip(means, ((2, 2), (3, 4), (3, 5)), strict=True):
+        torch.testing.assert_close(mean[0], features[0, 0, row : row + 4, col : col + 4].mean())
+
+
 def test_each_tile_counts_as_much_as_any_other(small_cases):
     cases = [small_cases[0], small_cases[1].subset(np.arange(9))]
     data = make_training_set(cases, QUICK, "none")
@@ -247,6 +275,118 @@ def test_each_tile_counts_as_much_as_any_other(small_cases):
             own = data.scale.normalise(np.asarray(data.cases[index].suv)[rows], clip=False)
             squares.append((task.network(scene).suv_norm.numpy()[rows] - own) ** 2)
     assert np.mean(parts) == pytest.approx(np.concatenate(squares).mean(), rel=1e-5)
+
+
+def task_of(cases, **settings) -> _SlideTask:
+    params = QUICK.model_copy(update=settings)
+    data = make_training_set(cases, params, "none")
+    scenes = [SlideScene.of(case, FWHM_UM) for case in data.cases]
+    return _SlideTask(data, scenes, params, seed=0)
+
+
+def test_the_learning_rate_warms_up_and_falls_by_a_cosine(small_cases):
+    task = task_of(small_cases[:2], epochs=20)  # 40 steps: a warm-up of 2
+    base = task.params.learning_rate
+    rates = [task.plan(0, 0).learning_rate(step) for step in range(40)]
+    assert rates[:3] == pytest.approx([base / 2, base, base])
+    half = 2 + (40 - 2) // 2
+    assert rates[half] == pytest.approx(base / 2)
+    assert rates[30] == pytest.approx(base * 0.5 * (1 + math.cos(math.pi * 28 / 38)))
+    assert (np.diff(rates[2:]) < 0).all()
+    constant = task_of(small_cases[:2], schedule="constant")
+    assert constant.plan(0, 0).learning_rate(7) == base
+
+
+def test_the_running_mean_follows_quickly_at_first(small_cases):
+    share = task_of(small_cases[:2], ema_decay=0.9).plan(0, 0).mean_share
+    assert share(0) == pytest.approx(1 - 1 / 10)
+    assert share(20) == pytest.approx(1 - 21 / 30)
+    assert share(1000) == pytest.approx(0.1)
+    assert task_of(small_cases[:2], ema_decay=0.0).plan(0, 0).mean_share(5) == 1.0
+
+
+def test_the_loss_of_the_classes_is_weighted_and_skips_tiles_without_one():
+    logits = torch.tensor([[2.0, 0.0, 1.0], [0.5, 0.5, 0.0], [1.0, 3.0, 0.0], [0.0, 0.0, 9.0]])
+    label, weights = torch.tensor([0, 1, 1, -1]), torch.tensor([0.5, 2.0, 0.0])
+    log_p = torch.log_softmax(logits, dim=1)
+    own = -(0.5 * log_p[0, 0] + 2.0 * log_p[1, 1] + 2.0 * log_p[2, 1]) / 4.5
+    torch.testing.assert_close(_class_loss(logits, label, weights), own)
+    assert _class_loss(logits, label * 0 - 1, weights) == 0
+    assert _class_loss(logits, label * 0 + 2, weights) == 0  # a class that does not count
+
+
+def test_the_parts_of_the_loss_have_their_weights(small_cases):
+    task = task_of(small_cases[:2], alpha=0.3, lambda_=0.6)
+    (terms,) = task.losses((0, task.scenes[0]), ComputeDevice.cpu(1))
+    total, suv, classes = (float(term.detach()) for term in terms)
+    assert suv > 0 < classes
+    assert total == pytest.approx(0.6 * suv + 0.3 * classes, rel=1e-5)
+
+
+def test_the_width_learns_faster_and_does_not_decay(scene):
+    network = network_of(scene)
+    others, width = _optimiser(network, QUICK).param_groups
+    assert [id(p) for p in width["params"]] == [id(network.log_width)]
+    assert (width["weight_decay"], width["rate_factor"]) == (0.0, 6.0)
+    assert (others["weight_decay"], others.get("rate_factor", 1.0)) == (QUICK.weight_decay, 1.0)
+
+
+def test_slides_are_turned_in_training_unless_told_otherwise(small_cases):
+    def shown(**settings):
+        task = task_of(small_cases, **settings)
+        found = [one for seed in range(4) for one in task.batches(np.random.default_rng(seed))]
+        assert sorted(index for index, _ in found) == sorted([0, 1, 2] * 4)
+        return sum(scene is not task.scenes[index] for index, scene in found)
+
+    assert shown() > 6
+    assert shown(flip_rotate=False) == 0
+
+
+def test_each_member_has_a_seed_of_its_own():
+    seeds = {_member_seed(seed, number) for seed in (0, 1) for number in range(5)}
+    assert len(seeds) == 10
+    assert (_member_seed(0, 0), _member_seed(1, 0)) == (0, 1)
+
+
+def test_the_class_does_not_pull_at_the_uptake(scene):
+    """The class head reads the predicted uptake, but only its error moves source and width."""
+    network = network_of(scene).train()
+    network(scene).logits.square().sum().backward()
+    for value in (network.source_head.weight, network.source_head.bias, network.log_width):
+        assert value.grad is None or not value.grad.any()
+    assert network.class_head.weight.grad[:, -1].any()
+
+
+def test_a_tile_without_a_curve_is_not_predicted_and_takes_nothing_from_others(model, small_cases):
+    case = small_cases[2]
+    curves = case.curves.copy()
+    curves[[2, 9]] = np.nan
+    found = predict(model, replace(case, curves=curves))
+    gone = np.isin(np.arange(len(case)), (2, 9))
+    for values in (found.suv_norm, found.suv, found.source, found.members[0]):
+        np.testing.assert_array_equal(np.isnan(values), gone)
+    np.testing.assert_array_equal(found.class_label == -1, gone)
+
+
+def test_the_class_is_the_most_probable_one_of_the_mean_over_members(model, small_cases):
+    scene = SlideScene.of(small_cases[2], FWHM_UM)
+    with torch.no_grad():
+        each = [
+            torch.softmax(member_network(model, number)(scene).logits, dim=1) for number in range(2)
+        ]
+    assert (each[0] - each[1]).abs().max() > 1e-4
+    mean = torch.stack(each).mean(dim=0).numpy()
+    found = predict(model, small_cases[2])
+    np.testing.assert_allclose(found.class_probability, mean, atol=1e-6)
+    np.testing.assert_array_equal(found.class_label, mean.argmax(axis=1))
+
+
+def test_the_loss_curves_of_both_members_are_known_ones(model):
+    """Measured once on this code: a training that learns otherwise has other losses."""
+    curve = [entry["loss"] for entry in model.card["history"]]
+    assert curve == pytest.approx(LOSS_CURVE, rel=1e-3)
+    widths = [entry["learnt_fwhm_um"] for entry in model.card["members"]]
+    assert widths == pytest.approx(WIDTHS_UM, rel=1e-4)
 
 
 def test_gradients_reach_every_parameter(scene):

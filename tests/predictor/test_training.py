@@ -199,6 +199,18 @@ def test_scaling_and_class_weights_come_from_the_training_tiles(tile_cases):
     assert (1 / weights[present]).sum() == pytest.approx(5.0, rel=1e-6)
 
 
+def test_a_curve_that_hardly_varies_is_no_input(tile_cases):
+    """Rounding differs from tile to tile: it is not blown up to a variance of 1."""
+    cases = []
+    for case in tile_cases:
+        curves = case.curves.copy()
+        curves[:, :, 0] = 0.3 + 1e-9 * np.arange(len(case))[:, None] / len(case)
+        cases.append(replace(case, curves=curves))
+    found = finish(train(cases, QUICK.model_copy(update={"epochs": 1}), seed=0))
+    assert (found.weights["0.curve_sd"][:, 0] == 0).all()
+    assert (found.weights["0.curve_sd"][:, 1:] > 0).all()
+
+
 def test_a_tile_without_a_class_counts_for_none(tile_cases):
     case = tile_cases[0]
     label = np.arange(len(case), dtype=np.int8) % 3

@@ -26,6 +26,7 @@ from napari_mosaik.predictor.prediction import COMPANIONS
 from napari_mosaik.predictor.surroundings import slide_columns
 from napari_mosaik.predictor.training_range import with_held_out
 from napari_mosaik.predictor.uncertainty import (
+    ErrorScale,
     HeldOutCase,
     Residuals,
     companion_weights,
@@ -103,6 +104,29 @@ def test_the_coverage_of_a_case_is_by_the_others():
     coverage = calibrate(cases)["coverage"]
     assert coverage["far"] < 0.3
     assert coverage["good"] > 0.97
+
+
+def test_the_coverage_by_the_others_by_hand():
+    """The size of a case's interval is the conformal quantile of the other cases' residuals."""
+    rng = np.random.default_rng(8)
+    cases = [case_of(rng, str(i), sd=sd) for i, sd in enumerate((0.05, 0.1, 0.2, 0.1))]
+    record = calibrate(cases)
+    assert record["scale"]["slope"] == 0
+    for case in cases:
+        others = [np.abs(one.residual) for one in cases if one is not case]
+        half = conformal_quantile(np.concatenate(others))
+        expected = np.mean(np.abs(case.residual) <= half)
+        assert record["coverage"][case.case] == pytest.approx(expected)
+
+
+def test_the_error_scale_is_a_line_that_never_gets_small():
+    predicted = np.array([0.0, 0.5, 1.0])
+    scale = ErrorScale.fit(np.array([0.1, -0.3, 0.5]), predicted)
+    assert (scale.intercept, scale.slope) == (pytest.approx(0.1), pytest.approx(0.4))
+    floor = 0.25 * 0.3
+    np.testing.assert_allclose(scale.at([-1.0, 0.0, 1.0]), [floor, 0.1, 0.5])
+    assert ErrorScale.fit(np.array([0.1, 0.2]), predicted[:2]) == ErrorScale()  # too few
+    np.testing.assert_array_equal(ErrorScale().at(predicted), 1.0)
 
 
 def test_too_few_cases_or_blocks_promise_nothing():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,9 +12,16 @@ from napari_mosaik.core import InputError, Lattice, TileGrid
 from napari_mosaik.core.catalogue import CLUSTERS, PARAMETERS, TILE_KINETICS, TILES
 from napari_mosaik.core.progress import run_to_end
 from napari_mosaik.core.table import Table
-from napari_mosaik.predictor import TrainedModel, TrainParams, train
+from napari_mosaik.predictor import TrainedModel, TrainParams, predict, train, with_range
 from napari_mosaik.workflow.cohort import absent_slides
-from napari_mosaik.workflow.steps.predict import OF_SLIDE, PREDICT, PredictParams, tile_inputs
+from napari_mosaik.workflow.steps.predict import (
+    OF_SLIDE,
+    PREDICT,
+    PredictParams,
+    _learnt_width,
+    prediction_columns,
+    tile_inputs,
+)
 from tests.predictor.synthetic import make_case
 
 
@@ -62,3 +70,56 @@ def test_a_model_that_was_trained_outside_a_cohort_is_refused(tmp_path):
         inputs = SimpleNamespace(model_folder=lambda name: tmp_path / name, case_name="B11")
         with pytest.raises(InputError, match=f"'{part}'"):
             run_to_end(PREDICT.body(inputs, PredictParams(model=stored.name)))
+
+
+@pytest.mark.parametrize(
+    ("ratio", "doubted"), [(1.0, False), (1.32, False), (0.76, False), (1.34, True), (0.74, True)]
+)
+def test_a_learnt_width_far_from_the_scanner_s_is_a_warning(ratio, doubted):
+    widths = [1400.0 * ratio * share for share in (0.9, 1.1)]
+    card = {"fwhm_um": 1400.0, "members": [{"learnt_fwhm_um": width} for width in widths]}
+    learnt, warnings = _learnt_width(card)
+    assert learnt == pytest.approx(1400.0 * ratio)
+    assert bool(warnings) == doubted
+    if doubted:
+        assert f"as {1.4 * ratio:.2f} mm wide, but it is 1.40 mm on the section" in warnings[0]
+        assert "registration of the PET" in warnings[0]
+    assert _learnt_width({"fwhm_um": 1400.0, "members": [{}]}) == (None, [])
+
+
+def test_the_columns_of_the_prediction_are_those_of_the_model():
+    """Intervals about the prediction, members, source and range; empty where there is no curve."""
+    cases = [make_case(name, "p", i, size_um=(2400.0, 2400.0)) for i, name in enumerate("ABC")]
+    params = TrainParams(epochs=1, members=2, intervals=False, threads=1)
+    model = with_range(run_to_end(train(cases[:2], params)), cases[:2], 1500.0)
+    constant = {"intercept": 1.0, "slope": 0.0, "floor": 0.0}
+    record = {"scale": constant, "tile": 0.1, "block": 0.3}
+    model = TrainedModel(model.weights, {**model.card, "intervals": record})
+    curves, features = cases[2].curves.copy(), cases[2].features.copy()
+    curves[4:7] = np.nan
+    features[3:6] += 1e3
+    case = replace(cases[2], curves=curves, features=features)
+    found = predict(model, case)
+    columns, about, in_suv = prediction_columns(model, case, found)
+    gone = np.isin(np.arange(len(case)), (4, 5, 6))
+    np.testing.assert_array_equal(np.isnan(columns["suv_norm"]), gone)
+    span = model.target.high - model.target.low
+    np.testing.assert_allclose(columns["suv"], columns["suv_norm"] * span + model.target.low)
+    for name, half in (("suv_norm_{}", 0.1), ("suv_norm_block_{}", 0.3)):
+        low, high = (columns[name.format(end)] for end in ("low", "high"))
+        np.testing.assert_allclose(low, found.suv_norm - half)
+        np.testing.assert_allclose(high, found.suv_norm + half)
+    members = np.stack([columns["member_1"], columns["member_2"]])
+    np.testing.assert_allclose(members.mean(axis=0), columns["suv_norm"])
+    np.testing.assert_array_equal(np.isnan(columns["source"]), gone)
+    assert columns["out_of_range"][3]
+    assert not columns["out_of_range"][gone].any()
+    best = np.stack([columns[f"class_{i}"] for i in range(5)], axis=1)[~gone].argmax(axis=1)
+    np.testing.assert_array_equal(columns["class_label"][~gone], best)
+    assert (columns["class_label"][gone] == -1).all()
+    assert in_suv == ["suv", "source"]
+    assert set(about) == set(columns)
+    model = TrainedModel(model.weights, {**model.card, "intervals": {**record, "block": None}})
+    columns, *_ = prediction_columns(model, case, found)
+    assert np.isnan(columns["suv_norm_block_low"]).all()
+    assert np.isfinite(columns["suv_norm_low"][~gone]).all()

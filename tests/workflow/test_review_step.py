@@ -61,7 +61,9 @@ class Inputs:
         raise AssertionError(sentence)
 
 
-def compared(suv, predicted, clusters=None, class_label=None, *, given=None, params=None, **more):
+def compared(
+    suv, predicted, clusters=None, class_label=None, *, given=None, params=None, table=None, **more
+):
     lattice = Lattice("cd34", (6, 6), (300.0, 300.0), (0.0, 0.0))
     ones = np.ones(N)
     grid = TileGrid(lattice, 400.0, np.arange(N), ones, ones > 0)
@@ -71,6 +73,7 @@ def compared(suv, predicted, clusters=None, class_label=None, *, given=None, par
         "suv_norm": (predicted - LOW) / span,
         "baseline_mean": np.full(N, 0.5),
         **({} if class_label is None else {"class_label": class_label}),
+        **(table or {}),
     }
     record = {
         "unit": "cm²/mL", "target": {"low": LOW, "high": HIGH}, "split": "case", "model": "m",
@@ -112,6 +115,72 @@ def test_a_model_that_has_learned_no_class_has_no_scores_of_classes():
     assert "classes" not in compared(values, values, clusters=clusters, class_label=none)
 
 
+def calibrated(**more):
+    """What a model states of its intervals: an error that is common to a slide, and no field."""
+    fields = {"case_sd": 0.2, "sd": 0.0, "length_um": 300.0}
+    return {"tile": 0.2, "block": 0.4, "fields": fields, "notes": ["few cases"], **more}
+
+
+def limits(norm):
+    """Columns of the table `prediction`: ends of both intervals of normalised SUV."""
+    return {
+        "suv_norm_low": norm - 0.1,
+        "suv_norm_high": norm + 0.3,
+        "suv_norm_block_low": norm - 0.4,
+        "suv_norm_block_high": norm + 0.4,
+    }
+
+
+def test_coverage_width_and_score_of_both_intervals_by_hand():
+    predicted = np.random.default_rng(0).uniform(2.5, 3.5, N)
+    norm, suv = (predicted - LOW) / (HIGH - LOW), predicted.copy()
+    suv[[3, 8, 20]] += 1.0  # 0.5 of normalised SUV: 0.2 and 0.1 outside
+    options = {"table": limits(norm), "intervals": calibrated()}
+    found = compared(suv, predicted, **options)["intervals"]
+    covered, outside = 33 / 36, 3 / 36
+    tile, block = found["tile"], found["block"]
+    assert tile["coverage"] == block["coverage"] == pytest.approx(covered)
+    assert (tile["width"], block["width"]) == (pytest.approx(0.4), pytest.approx(0.8))
+    assert tile["interval_score"] == pytest.approx(0.4 + 20 * 0.2 * outside)
+    assert block["interval_score"] == pytest.approx(0.8 + 20 * 0.1 * outside)
+    assert block["block_coverage"] == 0  # the slide is one block of 7 x 7
+    mean = found["slide_mean"]
+    assert mean["predicted"] == pytest.approx(norm.mean())
+    assert mean["measured"] == pytest.approx(norm.mean() + 0.5 * outside)
+    half = 1.645 * 0.2  # 90 % of the errors of a slide's mean
+    assert mean["low"] == pytest.approx(norm.mean() - half, abs=0.045)
+    assert mean["high"] == pytest.approx(norm.mean() + half, abs=0.045)
+    new = "the patient is new: the intervals were calibrated on other patients"
+    assert found["notes"] == ["few cases", new]
+    known = compared(suv, predicted, **{**options, "shared_patient": True})["intervals"]
+    assert known["notes"] == ["few cases"]
+    options["intervals"] = calibrated(block=None)
+    assert compared(suv, predicted, **options)["intervals"]["block"] is None
+
+
+def test_without_intervals_the_metrics_say_why():
+    suv = np.linspace(1.0, 6.0, N)
+    why = "no intervals: 0 training cases could be held out, 2 are needed"
+    found = compared(suv, suv, warnings=["other", why])["intervals"]
+    note = f"{why}; so there is no guarantee at case level"
+    assert found == {"tile": None, "block": None, "notes": [note]}
+    assert "was trained without them" in compared(suv, suv)["intervals"]["notes"][0]
+
+
+def test_tiles_beyond_the_training_and_tiles_without_a_prediction_are_counted():
+    suv, predicted = np.linspace(1.0, 6.0, N), np.linspace(1.0, 6.0, N)
+    predicted[:3] = np.nan
+    beyond = np.arange(N) % 9 == 5
+    reasons = {"no antibody curve": 3}
+    found = compared(
+        suv, predicted, table={"out_of_range": beyond}, not_predicted=reasons, learnt_fwhm_mm=1.3
+    )
+    assert found["n_out_of_range"] == 4
+    assert (found["n_not_predicted"], found["not_predicted"]) == (3, reasons)
+    assert found["learnt_fwhm_mm"] == 1.3
+    assert compared(suv, predicted)["n_out_of_range"] is None
+
+
 def test_what_moves_the_measured_uptake_is_drawn():
     """On a ramp the spread is known: slope x shift, and value x error of dose and weight."""
     slope, low = 0.002, 3.0  # SUV per µm along the columns
@@ -135,6 +204,12 @@ def test_what_moves_the_measured_uptake_is_drawn():
         expected = part.sum() / sum(one.sum() for one in parts.values())
         assert found["shares"][name] == pytest.approx(expected, abs=0.03)
     assert 0 < found["mae"]["low"] < found["mae"]["high"]
+    cells = np.stack(np.divmod(np.arange(N), 6), axis=1)
+    test = block_split(cells, guard=3, min_tiles=1).test
+    block = {"guard": 3, "tiles": tiles_digest(cells), "n_train": 12, "n_test": 9, "n_between": 15}
+    seen = np.where(test, suv + 10.0, suv)  # right but for the tiles that count
+    spread = compared(suv, seen, given=given, params=params, block=block)["measured_spread"]
+    assert spread["mae"]["low"] > 9.0 / (HIGH - LOW)
     assert compared(suv, suv, given=given, params=ReviewParams(draws=0))["measured_spread"] is None
     assert compared(suv, suv)["measured_spread"] is None
 

@@ -39,8 +39,8 @@ def refuse_shared_sources(cases: Sequence[Case], why: str, sources: Sequence[Sou
     sources
         The slides, or the PET, that are compared; all of them if empty.
     """
+    seen: dict[str, Case] = {}
     for source in sources or _SOURCES:
-        seen: dict[str, Case] = {}
         for case in cases:
             content = _content(case, source)
             other = seen.setdefault(content, case) if content else case

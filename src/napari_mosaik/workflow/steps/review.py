@@ -95,10 +95,13 @@ def _body(inputs: StepContext, params: ReviewParams) -> Generator[Progress, None
             labels = None
     grid = inputs.read(TILES)
     measured = target.normalise(uptake["suv"], clip=False)
-    spread = _measured_spread(inputs, params, target, table["suv_norm"])
     block = record.get("block", {})
+    counted = np.ones(len(grid), bool)
     if block:  # the other tiles have trained the model, or lie near those that have
-        measured = np.where(held_out_tiles(grid.cells, block), measured, np.nan)
+        counted = held_out_tiles(grid.cells, block)
+    measured = np.where(counted, measured, np.nan)
+    predicted = np.where(counted, np.asarray(table["suv_norm"], float), np.nan)
+    spread = _measured_spread(inputs, params, target, predicted)
     seen = seen_file(inputs.source_contents(), record.get("training_files", {}))
     baselines = {
         name.removeprefix(_PREFIX): table[name] for name in table if name.startswith(_PREFIX)
@@ -150,9 +153,10 @@ def _measured_spread(
 ) -> dict[str, Any] | None:
     """How far the measured SUV is known, and what that means for the error; None without draws.
 
-    Each draw moves the PET, and multiplies the SUV as another dose and weight would.  ``mae`` and
-    ``r2`` are the range (90 %) of the errors against the drawn measurements: how much depends on
-    the PET, and no interval of the error.
+    Each draw moves the PET, and multiplies the SUV as another dose and weight would.
+    *predicted* (n,), normalised SUV, is NaN where a tile does not count.  ``mae`` and ``r2`` are
+    the range (90 %) of the errors against the drawn measurements: how much depends on the PET, and
+    no interval of the error.
     """
     from napari_mosaik.predictor import input_draws, input_spread
     from napari_mosaik.predictor.metrics import mae, r2
@@ -219,13 +223,19 @@ def _leaks(seen: str, block: Mapping[str, Any]) -> list[str]:
 
 def _intervals(
     inputs: StepContext, table: Table, record: Mapping[str, Any], measured: FloatArray
-) -> dict[str, Any] | None:
-    """How often the intervals hold the measured value, how wide they are; None without any."""
+) -> dict[str, Any]:
+    """How often the intervals hold the measured value, how wide they are, and what they promise.
+
+    A kind that could not be calibrated is None; the notes say why there is no interval at all.
+    """
     from napari_mosaik.predictor import draw_errors, interval_metrics
 
+    found: dict[str, Any] = dict.fromkeys(INTERVAL_COLUMNS)  # None: too few to calibrate
     calibrated = record.get("intervals")
     if calibrated is None:
-        return None
+        said = (text for text in record["warnings"] if text.startswith("no intervals"))
+        why = next(said, "no intervals: the predictor was trained without them")
+        return {**found, "notes": [f"{why}; so there is no guarantee at case level"]}
     grid = inputs.read(TILES)
     limits = {
         kind: (table[name.format("low")], table[name.format("high")])
@@ -237,7 +247,6 @@ def _intervals(
         notes.append("the patient is new: the intervals were calibrated on other patients")
     pitch = grid.lattice.spacing_um
     use = np.isfinite(measured) & np.isfinite(np.asarray(table["suv_norm"], float))
-    found: dict[str, Any] = dict.fromkeys(INTERVAL_COLUMNS)  # None: too few to calibrate
     found |= interval_metrics(measured, limits, grid.cells)
     if use.any():
         errors = draw_errors(calibrated["fields"], grid.cells[use], pitch, _DRAWS)
@@ -278,5 +287,5 @@ REVIEW = Step(
     writes=(METRICS,),
     body=_body,
     check=check_suv_unit,
-    revision=5,
+    revision=6,
 )
