@@ -133,6 +133,20 @@ def test_the_inspector_tells_interval_source_range_and_neighbours():
     assert data.rows(2)[2].value == "not predicted"
 
 
+def test_the_inspector_tells_what_each_member_predicts_and_its_share():
+    columns = {"member_1": NORM - 0.1, "member_2": NORM + 0.1, "baseline_boosting_psf": 2 * NORM}
+    card = {"companion_weights": {"boosting_psf": 0.2}}
+    rows = {row.parameter: row for row in replace(results(**columns), card=card).rows(4)}
+    first = rows["predicted by network 1 of 2"]
+    assert (first.value, first.unit) == ("5.00", "g/mL")  # 0.4 of 1 to 11
+    assert first.about == "Its share of the prediction is 40\N{NO-BREAK SPACE}%"
+    assert rows["predicted by network 2 of 2"].value == "7.00"
+    companion = rows["predicted by boosting, scanner view"]
+    assert companion.value == "11.0"
+    assert companion.about.endswith("20\N{NO-BREAK SPACE}%")
+    assert not any("predicted by" in row.parameter for row in results().rows(4))
+
+
 def test_the_voxel_is_that_of_the_pet_under_the_centre_of_the_tile():
     turn = Transform.similarity("pet", "cd34", angle_deg=90.0, scale=0.5, shift_um=(300.0, 0.0))
     values = np.arange(12.0).reshape(3, 4)
@@ -175,6 +189,7 @@ def test_figures_are_offered_for_what_there_is():
     assert titles == [
         "Predicted against measured uptake",
         "Bland-Altman plot",
+        "Calibration",
         "Error by distance to the edge",
     ]
     assert not any(one.possible(TileData(GRID)) for one in REVIEW_FIGURES)

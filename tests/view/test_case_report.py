@@ -26,7 +26,7 @@ from napari_mosaik.view.case_results import CaseResults
 from napari_mosaik.view.presentation import report_tables
 from napari_mosaik.view.report.content import case_report, gather_report, write_case_report
 from napari_mosaik.view.report.figures import map_notes
-from napari_mosaik.view.report.html import StepState, build_report
+from napari_mosaik.view.report.html import StepState, build_report, metric_table
 from napari_mosaik.view.report.validation import case_checks
 from napari_mosaik.view.steps.segmentation import held_out_table
 from napari_mosaik.view.tile_data import read_tile_data, summary_of
@@ -206,7 +206,7 @@ def test_a_whole_case(case):
         "weights differ",
     ):
         assert words in text, words
-    assert html.count("data:image/png") == 9
+    assert html.count("data:image/png") == 10
     assert not re.search(r"\b(nan|None)\b", text)
     assert "used in training" not in text
 
@@ -253,6 +253,15 @@ def test_intervals_and_gaps_are_reported_where_they_are_known(case):
     commit(case, everything())
     assert status(case, "Uncertainty") == []
     assert "interval" not in summary_of(read_tile_data(case))
+
+
+def test_what_knows_the_pet_of_the_case_is_grey(case):
+    commit(case, everything())
+    html = case_report(case)
+    assert re.findall(r'<tr class="soft"><td>(.*?)</td>', html) == ["baseline: measured neighbours"]
+    tables = [metric_table(one) for one in gather_report(case).metrics]
+    grey = [table.rows[place][0] for table in tables for place in table.soft]
+    assert grey == ["baseline: measured neighbours"]
 
 
 def status(case, area):

@@ -55,6 +55,8 @@ def all_figures():
         plots.scatter_figure(nothing, nothing),
         plots.bland_altman_figure(MEASURED, PREDICTED, selected=2),
         plots.bland_altman_figure(nothing, nothing),
+        plots.calibration_figure(MEASURED, PREDICTED, "cm²/mL"),
+        plots.calibration_figure(nothing, nothing),
         plots.kinetics_figure([0, 1, 72], {"free": [1, 0.1, 0], "bound": [0, 1, 2]}, [72.0]),
         plots.kinetics_figure([0, 1], {"free": [0, 0]}),
         spatial_plots.correlation_figure(matrix, ["caix_score", "mvd"], ["A2", "B11"]),
@@ -108,6 +110,23 @@ def test_bland_altman_by_hand():
     assert "± 1.96" in words(figure)
     levels = sorted({float(line.get_ydata()[0]) for line in figure.axes[0].lines})
     assert levels == pytest.approx([0.0, 0.04, 2.0, 3.96])
+
+
+def test_the_calibration_has_the_means_of_groups_of_equally_many_tiles():
+    predicted = np.arange(20.0)[::-1]
+    measured = 2 * predicted + np.tile([-1.0, 1.0], 10)
+    measured[4] = np.nan
+    axes = plots.calibration_figure(measured, predicted, groups=3).axes[0]
+    (points,) = axes.containers
+    known = np.isfinite(measured)
+    order = np.argsort(predicted[known])
+    parts = [measured[known][order][rows] for rows in (slice(0, 7), slice(7, 13), slice(13, 19))]
+    np.testing.assert_allclose(
+        np.asarray(points.lines[0].get_ydata(), float), [p.mean() for p in parts]
+    )
+    ends = points.lines[2][0].get_segments()
+    np.testing.assert_allclose([np.ptp(end[:, 1]) / 2 for end in ends], [p.std() for p in parts])
+    assert "identity" in [text.get_text() for text in axes.get_legend().get_texts()]
 
 
 def test_the_heat_map_prints_which_colour_is_positive():

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from napari_mosaik.core import InputError
+from napari_mosaik.core import InputError, palette
+from napari_mosaik.view.report import pdf
 from napari_mosaik.view.report.html import (
     ReportData,
     ReportFigure,
@@ -208,6 +209,14 @@ def test_the_pdf_says_what_the_html_says():
     assert all(f"{number} of {len(pages)}" in page for number, page in enumerate(pages, 1))
     assert build_pdf(data) == build_pdf(data)
     assert b"/URI" not in build_pdf(data)
+
+
+def test_grey_rows_are_grey_in_the_pdf_too():
+    pdf._fonts()
+    table = pdf._table(("a", "b"), (("x", 1.0), ("y", 2.0)), 300.0, soft=(1,))
+    _, plain, grey = ([cell.style.textColor for cell in row] for row in table._cellvalues)
+    assert plain == [palette.REPORT_INK] * 2
+    assert grey == [palette.FAINT_TEXT] * 2
 
 
 def test_names_are_text_in_the_pdf_too():

@@ -33,6 +33,7 @@ __all__ = [
     "LiveCurves",
     "attention_figure",
     "bland_altman_figure",
+    "calibration_figure",
     "coverage_figure",
     "error_by_distance_figure",
     "error_by_group_figure",
@@ -131,6 +132,36 @@ def bland_altman_figure(
     low, high = axes.get_ylim()
     axes.set_ylim(low, high + 0.22 * (high - low))
     axes.legend(fontsize=8, loc="upper left", frameon=False)
+    return figure
+
+
+def calibration_figure(
+    measured: ArrayLike, predicted: ArrayLike, unit: str = "1", *, groups: int = 10, title: str = ""
+) -> Figure:
+    """Mean measured against mean predicted uptake of groups of equally many tiles.
+
+    *measured* and *predicted* are (n_tiles,) SUV in *unit*, NaN where it is missing.  The groups
+    are in the order of the predicted uptake; bars are the SD of the measured uptake in a group.
+    Raises `InputError` when the shapes differ.
+    """
+    x, y = paired_values(predicted, measured)
+    both = np.isfinite(x) & np.isfinite(y)
+    x, y = x[both], y[both]
+    figure = new_figure()
+    axes = tidy(figure.add_subplot(), *_uptake_axes(unit, "predicted", "measured"), title)
+    if not x.size:
+        note(axes, "no tile has both a measured and a predicted uptake")
+        return figure
+    parts = np.array_split(np.argsort(x, kind="stable"), min(groups, x.size))
+    across, up, spread = (
+        [float(of(values[part])) for part in parts]
+        for of, values in ((np.mean, x), (np.mean, y), (np.std, y))
+    )
+    ends = np.array([min(across + up), max(across + up)])
+    axes.plot(ends, ends, color=palette.REFERENCE_LINE, lw=1, ls="--", label="identity")
+    label = f"mean ± SD of {count(len(parts), 'group')} of tiles"
+    axes.errorbar(across, up, spread, fmt="o", ms=5, lw=1, color=palette.PREDICTED, label=label)
+    axes.legend(fontsize=8, loc="best", frameon=False)
     return figure
 
 

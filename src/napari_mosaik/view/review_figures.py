@@ -94,6 +94,10 @@ def _bland_altman(tile_data: TileData, tile: int | None) -> Figure:
     return plots.bland_altman_figure(*_compared(tile_data), tile_data.unit, selected=tile)
 
 
+def _calibration(tile_data: TileData, tile: int | None) -> Figure:
+    return plots.calibration_figure(*_compared(tile_data), tile_data.unit)
+
+
 # --- by group ------------------------------------------------------------------------------------
 def _share(tile_data: TileData) -> NDArray[np.float64] | None:
     name, table = "neoplastic_fraction", tile_data.parameters
@@ -199,6 +203,13 @@ REVIEW_FIGURES: Final = (
         _bland_altman,
         _has_pairs,
         points=_means,
+    ),
+    ReviewFigure(
+        "Calibration",
+        "Tenths of the tiles in the order of the predicted uptake. Where a point lies on the "
+        "dashed line, the prediction is right on average; the bar is the SD of the measured.",
+        _calibration,
+        _has_pairs,
     ),
     ReviewFigure(
         "Coverage of the 90 % intervals",

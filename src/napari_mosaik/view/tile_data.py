@@ -57,6 +57,7 @@ __all__ = [
     "nearest_rows",
     "prediction_gaps",
     "read_tile_data",
+    "reference_rows",
     "spread_lines",
     "summary_of",
     "tiles_by_error",
@@ -274,6 +275,7 @@ class TileData:
             value = number(source[tile], missing="not predicted")
             rows.append(TableRow("source before the scanner's blur", value, unit, ""))
         rows += self._input_row(tile)
+        rows += self._member_rows(tile)
         if self.out_of_range()[tile]:
             rows.append(TableRow("beyond the training tiles", "yes", "", ""))
         measured, predicted, near = self.measured(), self.predicted(), self.neighbours(tile)
@@ -282,6 +284,31 @@ class TileData:
             if found.size:
                 title = f"{words}, mean of {count(found.size, 'neighbour')}"
                 rows.append(TableRow(title, number(found.mean()), unit, ""))
+        return rows
+
+    def _member_rows(self, tile: int) -> list[TableRow]:
+        """What each network and each companion model predicts, with its weight in the mean."""
+        if self.prediction is None or self.target is None:
+            return []
+        companions: Mapping[str, float] = (self.card or {}).get("companion_weights", {})
+        members = [name for name in self.prediction if name.startswith("member_")]
+        share = (1 - sum(companions.values())) / max(1, len(members))
+        columns = {
+            name: (f"network {place} of {len(members)}", share)
+            for place, name in enumerate(members, 1)
+        }
+        columns |= {
+            f"baseline_{name}": (baseline_title(name), weight)
+            for name, weight in companions.items()
+        }
+        (low, high), unit = self.target, "" if self.unit == "1" else self.unit
+        rows = []
+        for name, (words, weight) in columns.items():
+            value = _at(self.prediction, name, tile)
+            suv = None if value is None else value * (high - low) + low
+            text = number(suv, missing="not predicted")
+            about = f"Its share of the prediction is {percent(weight)}"
+            rows.append(TableRow(f"predicted by {words}", text, unit, "", about))
         return rows
 
     def _input_row(self, tile: int) -> list[TableRow]:
@@ -409,6 +436,12 @@ def metric_rows(metrics: dict[str, Any]) -> list[tuple[str, ...]]:
         )
         for name, errors in rows
     ]
+
+
+def reference_rows(metrics: Mapping[str, Any]) -> list[int]:
+    """Places in `metric_rows` of what knows the PET of the case: a reference, no predictor."""
+    known = [errors for _, errors in by_error(metrics.get("baselines", {})) if errors]
+    return [place for place, errors in enumerate(known, 1) if errors.get("uses_test_pet")]
 
 
 def _difference(found: Mapping[str, Any] | None) -> str:

@@ -222,7 +222,8 @@ def _metrics(results: CaseResults) -> tuple[ReportMetrics, ...]:
         note += " Development case: the errors are optimistic."
     paired = (
         "MAE minus the predictor's is paired, with a 95 % interval by blocks of 7 x 7 tiles: above "
-        "0 the predictor is better. Measured neighbours know the PET of this case: a reference."
+        "0 the predictor is better. Measured neighbours (grey) know the PET of this case: a "
+        "reference."
     )
     return (
         ReportMetrics(
@@ -230,6 +231,9 @@ def _metrics(results: CaseResults) -> tuple[ReportMetrics, ...]:
             metrics["suv_norm"],
             baselines,
             f"{note} {paired}",
+            tuple(
+                n for n, v in metrics.get("baselines", {}).items() if v and v.get("uses_test_pet")
+            ),
         ),
         *_intervals(metrics),
         ReportMetrics("Agreement of measured and predicted, normalised SUV", agreement, {}, note),

@@ -56,12 +56,15 @@ class ReportTable:
         Cells: text, numbers or None.
     note
         A sentence below the table.
+    soft
+        Indices of the rows that are greyed.
     """
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[object, ...], ...]
     note: str = ""
+    soft: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,12 +91,15 @@ class ReportMetrics:
         The same for each baseline by its name.
     note
         Number of patients, tiles and independent samples.
+    references
+        Names of the baselines that know the PET of the case: no predictors, so they are greyed.
     """
 
     title: str
     predictor: Mapping[str, float | None]
     baselines: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     note: str = ""
+    references: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -231,7 +237,10 @@ _METRIC_NAMES = {
 
 
 def metric_table(metrics: ReportMetrics) -> ReportTable:
-    """One row for the predictor and one per baseline; missing values stay missing."""
+    """One row for the predictor and one per baseline; missing values stay missing.
+
+    A baseline that knows the PET of the case is a greyed row.
+    """
     keys = list(metrics.predictor)
     for values in metrics.baselines.values():
         keys += [key for key in values if key not in keys]
@@ -240,7 +249,10 @@ def metric_table(metrics: ReportMetrics) -> ReportTable:
     for name, values in metrics.baselines.items():
         rows.append((f"baseline: {baseline_title(name)}", *(values.get(key) for key in keys)))
     names = tuple(_METRIC_NAMES.get(key, title_of(key)) for key in keys)
-    return ReportTable(metrics.title, ("", *names), tuple(rows), metrics.note)
+    soft = tuple(
+        place for place, name in enumerate(metrics.baselines, 1) if name in metrics.references
+    )
+    return ReportTable(metrics.title, ("", *names), tuple(rows), metrics.note, soft)
 
 
 def png_of(figure: Figure | bytes, dpi: int = 110) -> bytes:

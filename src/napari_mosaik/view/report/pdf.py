@@ -244,7 +244,7 @@ def _titled(table: ReportTable, width: float, *, first_bold: bool = False) -> It
 
     yield CondPageBreak(_ROOM_PT if len(table.rows) > 4 else _ROOM_PT / 1.5)
     yield _text(table.title, _style(9.5, bold=True, spaceBefore=8, spaceAfter=3))
-    yield _table(table.columns, table.rows, width, first_bold=first_bold)
+    yield _table(table.columns, table.rows, width, first_bold=first_bold, soft=table.soft)
     if table.note:
         yield _text(table.note, _style(7.4, soft=True, spaceBefore=2, spaceAfter=4))
 
@@ -264,21 +264,26 @@ def _table(
     *,
     first_bold: bool = False,
     soft_first: bool = False,
+    soft: Sequence[int] = (),
     coloured: tuple[int, dict[int, str]] = (-1, {}),
 ) -> Flowable:
-    """A table as wide as the page; *coloured* is a column and the colour of its text by row."""
+    """A table as wide as the page; *coloured* is a column and the colour of its text by row.
+
+    The rows *soft* are grey.
+    """
     from reportlab.platypus import LongTable
 
     texts = [tuple(str(cell_words(cell)) for cell in row) for row in rows]
     body = [tuple(columns), *texts] if columns else texts
     size, widths = _fitted(body, width)
     plain, head = _style(size), _style(size, bold=True, soft=True)
+    grey = _style(size, soft=True)
     cells = []
     for number, row in enumerate(body, -1 if columns else 0):
         style = (
             head if number < 0 else _style(size, bold=True) if first_bold and not number else plain
         )
-        line = [_text(cell, style) for cell in row]
+        line = [_text(cell, grey if number in soft else style) for cell in row]
         if soft_first:
             line[0] = _text(row[0], _style(size, soft=True))
         if number in coloured[1]:

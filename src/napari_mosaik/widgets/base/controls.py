@@ -192,14 +192,19 @@ def table_of(
     return table
 
 
-def fill_table(table: QTableWidget, rows: Sequence[tuple[str, ...]], grey: int = -1) -> None:
-    """Fill a table with text; the column *grey* is greyed out."""
+def fill_table(
+    table: QTableWidget,
+    rows: Sequence[tuple[str, ...]],
+    grey: int = -1,
+    grey_rows: Sequence[int] = (),
+) -> None:
+    """Fill a table with text; the column *grey* and the *grey_rows* are greyed out."""
     table.setRowCount(len(rows))
     for i, texts in enumerate(rows):
         for j, text in enumerate(texts):
             item = QTableWidgetItem(text)
             item.setToolTip(text)
-            if j == grey:
+            if j == grey or i in grey_rows:
                 item.setForeground(QColor(palette.MISSING_TEXT))
             table.setItem(i, j, item)
 

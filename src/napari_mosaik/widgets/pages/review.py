@@ -45,6 +45,7 @@ from napari_mosaik.view.tile_data import (
     badge_of,
     error_row,
     metric_rows,
+    reference_rows,
     summary_of,
     tiles_by_error,
 )
@@ -170,7 +171,7 @@ class ReviewPanel(QWidget):
             for row in metric_rows(tile_data.metrics or {})
         ]
         self.table.setVisible(bool(rows))
-        fill_table(self.table, rows)
+        fill_table(self.table, rows, grey_rows=reference_rows(tile_data.metrics or {}))
         self._fit_rows()
         self.summary.setText(summary_of(tile_data))
         self._offer_figures()
@@ -381,7 +382,10 @@ def _table() -> QTableWidget:
     table = table_of(("Method", "MAE", "R²", "Δ MAE"), tips, wide=0)
     table.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
     table.setWordWrap(True)
-    table.setToolTip("Errors of the normalised SUV over all tiles, not clipped")
+    table.setToolTip(
+        "Errors of the normalised SUV over all tiles, not clipped. Grey: knows the measured uptake "
+        "of the neighbouring tiles, so it is a reference and no predictor"
+    )
     return table
 
 
