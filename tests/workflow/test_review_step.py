@@ -27,6 +27,7 @@ from napari_mosaik.core.frame import Transform
 from napari_mosaik.core.progress import run_to_end
 from napari_mosaik.core.table import Table
 from napari_mosaik.predictor import block_split, tiles_digest
+from napari_mosaik.predictor.baselines import ABOUT
 from napari_mosaik.register import Alignment
 from napari_mosaik.uptake.body_size import lean_mass_kg
 from napari_mosaik.workflow.cohort import scanner_width_um
@@ -270,8 +271,10 @@ def test_a_case_that_holds_a_file_of_the_training_is_known(name):
 def test_only_the_measured_neighbours_know_the_pet_of_the_case():
     suv = np.linspace(1.0, 6.0, N)
     baselines = compared(suv, suv + 0.1)["baselines"]
-    knows = {name for name, errors in baselines.items() if errors["uses_test_pet"]}
+    knows = {name for name, errors in baselines.items() if errors and errors["uses_test_pet"]}
     assert knows == {"neighbour_idw"}
+    assert set(baselines) == {*ABOUT, "neighbour_idw"}
+    assert {name for name, errors in baselines.items() if errors} == {"mean", "neighbour_idw"}
     assert baselines["mean"]["mae_minus_network"]["estimate"] == pytest.approx(
         np.abs((suv - LOW) / (HIGH - LOW) - 0.5).mean() - 0.05
     )

@@ -77,6 +77,7 @@ class ReviewParams(Params):
 
 def _body(inputs: StepContext, params: ReviewParams) -> Generator[Progress, None, Results]:
     from napari_mosaik.predictor import TargetScale, held_out_tiles, metrics_record
+    from napari_mosaik.predictor.baselines import ABOUT
     from napari_mosaik.spatial import neighbour_mean
 
     table, record = inputs.read(PREDICTION), inputs.read(PREDICTION_RECORD)
@@ -103,9 +104,9 @@ def _body(inputs: StepContext, params: ReviewParams) -> Generator[Progress, None
     predicted = np.where(counted, np.asarray(table["suv_norm"], float), np.nan)
     spread = _measured_spread(inputs, params, target, predicted)
     seen = seen_file(inputs.source_contents(), record.get("training_files", {}))
-    baselines = {
-        name.removeprefix(_PREFIX): table[name] for name in table if name.startswith(_PREFIX)
-    }
+    # None: the training lacks what it reads
+    known, columns = set(table), {name: _PREFIX + name for name in ABOUT}
+    baselines = {name: table[one] if one in known else None for name, one in columns.items()}
     intervals = _intervals(inputs, table, record, measured)
     metrics = metrics_record(
         test_case=inputs.case_name,
