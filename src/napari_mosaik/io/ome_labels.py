@@ -44,6 +44,8 @@ __all__ = [
 _LEVEL_LIMIT = 512
 _FINEST = "labels.ome.zarr/0/c/"
 """Where the files of a stored result hold the chunks of the finest level."""
+_FEW = 4
+"""A label image of which at most so many chunks of a level change keeps them in memory."""
 _BLOCK = 2 * CHUNK
 """A block of the finest level is four of its chunks and one chunk of the next level."""
 
@@ -247,6 +249,7 @@ class LabelRewriter(LabelWriter):
         super().__init__(place, labels, name)
         self._parts = [self._in_chunks(level, changed) for level in range(self.n_levels)]
         self._written: list[set[tuple[int, int]]] = [set(parts) for parts in self._parts]
+        self._recent: dict[tuple[int, int, int], NDArray[Any]] = {}
         with self._saving():
             for level, parts in enumerate(self._parts):
                 self._link(stored / str(level) / "c", level)
@@ -294,7 +297,7 @@ class LabelRewriter(LabelWriter):
     def _write(self, level: int, window: Slices) -> None:
         """Write a chunk: the stored one, with what is new in it taken from the level before."""
         index = window[0].start // CHUNK, window[1].start // CHUNK
-        array, below = self._arrays[level], self._arrays[max(level - 1, 0)]
+        array = self._arrays[level]
         stored = read_chunk(self._stored / str(level), index, array.chunks, array.dtype)
         chunk = np.zeros(array.chunks, array.dtype) if stored is None else stored
         finer: dict[tuple[int, int], NDArray[Any] | None] = {}
@@ -308,8 +311,7 @@ class LabelRewriter(LabelWriter):
             for i in range(2 * r // CHUNK, (2 * (r + down) - 2) // CHUNK + 1):
                 for j in range(2 * c // CHUNK, (2 * (c + across) - 2) // CHUNK + 1):
                     if (i, j) not in finer:
-                        place = self.place / str(level - 1)
-                        finer[i, j] = read_chunk(place, (i, j), below.chunks, below.dtype)
+                        finer[i, j] = self._finer(level - 1, (i, j))
                     fine = finer[i, j]
                     if fine is not None:
                         top, left = max(r, i * CHUNK // 2), max(c, j * CHUNK // 2)
@@ -319,6 +321,15 @@ class LabelRewriter(LabelWriter):
                         ]
                         paste(chunk, (index[0] * CHUNK, index[1] * CHUNK), part, (top, left))
         write_chunk(self.place / str(level), index, chunk)
+        if len(self._written[level]) <= _FEW:  # the next level is made of them
+            self._recent[level, *index] = chunk
+
+    def _finer(self, level: int, index: tuple[int, int]) -> NDArray[Any] | None:
+        """A chunk of a level that is written; None where it is empty."""
+        if (level, *index) in self._recent:
+            return self._recent[level, *index]
+        array = self._arrays[level]
+        return read_chunk(self.place / str(level), index, array.chunks, array.dtype)
 
     def _link(self, chunks: Path, level: int) -> None:
         """Link the equal chunks of a level."""

@@ -429,8 +429,14 @@ def _write_table(folder: Path, table: Table, name: str) -> None:
     _write_parquet(stored, folder / "table.parquet")
     if sum(table[key].nbytes for key in table) <= _TABLES_BYTES:
         # The caller may change its arrays, so what is kept for the next step is a copy of them.
-        own = {key: np.array(stored[key].to_numpy()) for key in table}
+        own = {key: stored[key].to_numpy() for key in table}
+        own |= {key: np.array(own[key]) for key in table if not _is_fixed(table[key])}
         _keep(settled(folder / "table.parquet"), _table(own, json.loads(metadata[b"mosaik"])))
+
+
+def _is_fixed(column: NDArray[Any]) -> bool:
+    """Whether nobody can change the numbers of a column."""
+    return not (column.flags.writeable or isinstance(column.base, np.ndarray))
 
 
 def _arrow(column: NDArray[Any]) -> Any:

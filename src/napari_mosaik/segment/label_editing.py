@@ -415,14 +415,18 @@ def corrected_table(segmented: Table, edited: Edited, rows: Mapping[int, Table])
     labels = np.flatnonzero(made) + 1
     as_before = np.array_equal(edited.rows, np.arange(len(segmented)))
     rows_before = np.where(made, 0, edited.rows)
+    kept = min(made.size, len(segmented))
+    moved = np.flatnonzero(rows_before != np.arange(made.size))
     columns = {}
     for name in segmented:
         before = np.asarray(segmented[name])
-        empty = np.zeros(made.size, before.dtype)  # nothing was segmented: all objects are drawn
         if as_before:  # what nobody corrected does not exist twice
             columns[name] = before
             continue
-        column = before[rows_before] if len(before) else empty
+        column = np.zeros(made.size, before.dtype)
+        if len(before):  # nearly all rows are where they were
+            column[:kept] = before[:kept]
+            column[moved] = before[rows_before[moved]]
         if labels.size:
             column = column.astype(object if before.dtype.kind in "OUST" else before.dtype)
             missing = np.nan if before.dtype.kind == "f" else before.dtype.type()
@@ -430,6 +434,7 @@ def corrected_table(segmented: Table, edited: Edited, rows: Mapping[int, Table])
                 rows[label][name][0] if name in rows[label] else missing
                 for label in labels.tolist()
             ]
+        column.setflags(write=False)
         columns[name] = column
     edits = {label: edit for label, (_, edit) in edited.made.items()}
     for name, words in ((MANUAL_EDIT, edits), (MANUAL_CLASS, edited.words)):

@@ -126,7 +126,10 @@ def _of_tiles(
         return objects, points
     corners, size = grid.corners_um, grid.size_um
     low, high = corners.min(axis=0, initial=np.inf), corners.max(axis=0, initial=-np.inf)
-    near = np.flatnonzero(((points > low - size) & (points < high + 2 * size)).all(axis=1))
+    near = np.ones(len(points), bool)
+    for column, first, last in zip(points.T, low - size, high + 2 * size, strict=True):
+        near &= (column > first) & (column < last)
+    near = np.flatnonzero(near)
     rows = near[np.unique(grid.memberships(points[near])[1])]
     return objects.rows(rows), points[rows]
 
