@@ -205,6 +205,36 @@ def test_the_file_of_the_slide_is_found_in_an_export_of_a_project(case, packed, 
     assert "must hold one GeoJSON file named like the slide" in capsys.readouterr().err
 
 
+def test_a_file_that_states_another_slide_is_not_imported(case, packed, tmp_path, capsys):
+    """A package, and a file in a project of QuPath; alone, nothing says what it belongs to."""
+    other = made(tmp_path, "B2", seed=1)
+    necrosis = ("--map", "necrosis=background", "--json")
+
+    def imported(path, where, code):
+        capsys.readouterr()
+        words = ["annotate", "import", where.root, path, "--reader", "Ben", *necrosis]
+        assert call(*words) == code
+        return capsys.readouterr().err
+
+    told = imported(packed, other, 2)
+    assert "made for another slide" in told
+    assert "nothing was imported" in told
+    assert not reader_documents(other)
+    imported(packed, case, 0)
+    folder = tmp_path / "project" / "export"
+    folder.mkdir(parents=True)
+    (folder / "a.geojson").write_bytes(files(packed)["annotations.geojson"])
+    size = {"serverBuilder": {"metadata": {"width": 1000, "height": 2000}}}
+    project = json.dumps({"images": [{"imageName": "a.svs", **size}]})
+    (folder.parent / "project.qpproj").write_text(project)
+    told = imported(folder / "a.geojson", other, 2)
+    assert "of 1000 x 2000 pixels; this slide has 1000 x 1000" in told
+    alone = tmp_path / "alone" / "export" / "a.geojson"
+    alone.parent.mkdir(parents=True)
+    alone.write_bytes(files(packed)["annotations.geojson"])
+    imported(alone, other, 0)
+
+
 _KILLED = """
 import os, signal, sys
 from napari_mosaik.core import journal

@@ -11,7 +11,11 @@ from sklearn.metrics import cohen_kappa_score
 from napari_mosaik.annotate import rectangle_polygon
 from napari_mosaik.cli import main
 from napari_mosaik.core.journal import journal_path
-from napari_mosaik.workflow.annotations import OpenAnnotations, finished_readers, finished_tiles
+from napari_mosaik.workflow.annotations import (
+    OpenAnnotations,
+    finished_tiles,
+    unfinished_readers,
+)
 from tests.field.conftest import white_case
 
 PIXEL_UM = 2.0
@@ -136,20 +140,86 @@ def with_class_map(case, **training):
         case.store.commit(Origin("classes", 1, "", ()), values, {"params": {"model": "m"}})
 
 
-def test_the_review_queue_tells_a_reader_nothing_of_the_marks_of_another(case, capsys, monkeypatch):
-    """Neither by a signal nor by a reason: of the class map, of the annotations, of the uptake."""
+def test_readers_see_each_other_tile_by_tile(case, tmp_path, capsys):
+    """In training, in the class map and in an export."""
+    from napari_mosaik.workflow.annotations import withheld_class_map, withheld_readers
+
+    def hidden(n=99):
+        with_class_map(case, readers=["Anna"], journal={"B1": {"Anna": [0, n]}})
+        return {name for name in ("Anna", "Ben", "Eve", "") if withheld_class_map(case).why(name)}
+
+    def finish(reader, *tiles):
+        with OpenAnnotations(case, reader) as opened:
+            opened.finish(tiles)
+
+    def export(code):
+        out = tmp_path / "all.geojson"
+        return call("annotate", "export", case.root, out) == code
+
+    drawn(case, "Anna", ((200, 200, 400, 400), "neoplastic"), finish=False)  # tile 1, 1 exactly
+    drawn(case, "Ben", ((210, 210, 390, 390), "neoplastic"), finish=False)
+    finish("Anna", (1, 1), (1, 2))
+    finish("Ben", (1, 2), (2, 1))
+    assert hidden() == {"Ben", "Eve", ""}
+    assert withheld_readers(case, "Ben") == ("Anna",)
+    assert export(2)
+    finish("Ben", (1, 1))  # the one tile in which there are marks of Anna
+    assert hidden() == set()
+    assert withheld_readers(case, "Ben") == withheld_readers(case, "Anna") == ()
+    assert export(0)
+    drawn(case, "Anna", ((800, 800, 900, 900), "background"), finish=False)
+    assert withheld_readers(case, "Ben") == ("Anna",)  # by a mark in another tile
+    assert withheld_readers(case, "Anna") == ()
+    assert hidden() == {"Ben", "Eve", ""}
+    assert hidden(2) == set()  # a model that was trained before does not know it
+    assert export(2)
+    with OpenAnnotations(case, "Anna") as opened:
+        n = opened.part.scan.next_n
+        opened.document.remove(opened.document.shapes[-1].key)
+    assert withheld_readers(case, "Ben") == ()
+    assert hidden(n) == set()
+    assert hidden(n - 1) == {"Ben", "Eve", ""}  # but the model of before still does
+    drawn(case, "Cid", ((700, 100, 720, 120), "background"), finish=False)
+    assert withheld_readers(case, "Cid") == ("Anna", "Ben")
+    assert withheld_readers(case, "Anna") == ("Cid",)
+
+
+def test_a_difference_ranks_a_tile_once_both_have_finished_it(case, capsys, monkeypatch):
+    on_grid(case, monkeypatch)
+    for reader, more in (("Anna", "neoplastic"), ("Ben", "background")):
+        boxes = ((250, 250, 350, 350), more), ((650, 650, 750, 750), more)  # tiles 1, 1 and 3, 3
+        drawn(case, reader, *boxes, finish=False)
+
+    def told(*who):
+        words = "review-queue", case.root, "--json", "--ranking", "disagreement", *who
+        capsys.readouterr()
+        if call(*words):
+            return None
+        tiles = json.loads(capsys.readouterr().out)["tiles"]
+        return {one["tile"] for one in tiles if "readers differ" in one["reason"]}
+
+    def finish(reader, *tiles):
+        with OpenAnnotations(case, reader) as opened:
+            opened.finish(tiles)
+
+    assert not told("--reader", "Ben")
+    finish("Anna", (1, 1), (3, 3))
+    finish("Ben", (1, 1), (2, 2))
+    first, last = 0, 12  # of 5 x 5 tiles from 400 µm on
+    for who in ("Anna", "Ben"):
+        assert told("--reader", who) == {first}
+    assert told() == {first}  # nobody said who is reading: what all have finished
+    finish("Ben", (3, 3))
+    assert told("--reader", "Ben") == {first, last}
+    drawn(case, "Ben", ((250, 250, 260, 260), "non-neoplastic"), finish=False)
+    assert told("--reader", "Anna") == {last}
+
+
+def on_grid(case, monkeypatch):
+    """Give a case 5 x 5 tiles of 400 µm, 400 µm from the corner of the slide."""
     from napari_mosaik.core import Lattice, Origin, TileGrid
-    from napari_mosaik.core.catalogue import (
-        ALIGNMENT,
-        CORRECTED_ARTEFACT_MASK,
-        PARAMETERS,
-        PREDICTION,
-        PREDICTION_RECORD,
-        TILES,
-    )  # fmt: skip
+    from napari_mosaik.core.catalogue import ALIGNMENT, TILES
     from napari_mosaik.core.frame import Transform
-    from napari_mosaik.core.raster import Raster
-    from napari_mosaik.core.table import Table
     from napari_mosaik.register import Alignment
     from napari_mosaik.workflow import review_queue
 
@@ -160,13 +230,30 @@ def test_the_review_queue_tells_a_reader_nothing_of_the_marks_of_another(case, c
     positions = Lattice("cd34", (5, 5), (400.0, 400.0), (400.0, 400.0))
     grid = TileGrid(positions, 400.0, np.arange(25), np.ones(25), np.ones(25, bool))
     he = Alignment(Transform.identity("he", "cd34"), 1.0, 0.0, 1.0, False, 1.0).to_dict()
+    with case.writing():
+        case.store.commit(Origin("tiles", 1, "", ()), {TILES: grid})
+        case.store.commit(Origin("align_he", 1, "", ()), {ALIGNMENT["he"]: he})
+
+
+def test_the_review_queue_tells_a_reader_nothing_of_the_marks_of_another(case, capsys, monkeypatch):
+    """Neither by a signal nor by a reason: of the class map, of the annotations, of the uptake."""
+    from napari_mosaik.core import Lattice, Origin
+    from napari_mosaik.core.catalogue import (
+        CORRECTED_ARTEFACT_MASK,
+        PARAMETERS,
+        PREDICTION,
+        PREDICTION_RECORD,
+    )
+    from napari_mosaik.core.raster import Raster
+    from napari_mosaik.core.table import Table
+    from napari_mosaik.workflow import review_queue
+
+    on_grid(case, monkeypatch)
     mask = Raster(np.eye(300, dtype=np.uint8), Lattice("he", (300, 300), (8.0, 8.0)))
     suv = {name: np.arange(25.0) % 7 for name in ("suv", "suv_norm", "baseline_vessels")}
     made_of = {"parameters": (("classes", "c"),), "prediction": (("parameters", "p"),)}
     with case.writing():
         for step, values in {
-            "tiles": {TILES: grid},
-            "align_he": {ALIGNMENT["he"]: he},
             "artefacts": {CORRECTED_ARTEFACT_MASK["he"]: mask},
             "parameters": {PARAMETERS: Table({"area": np.ones(25)}, frame="cd34")},
             "prediction": {PREDICTION: Table(suv, frame="cd34"),
@@ -277,7 +364,9 @@ def test_nobody_is_compared_before_both_have_finished(case, tmp_path, capsys):
     assert answer(capsys, "agreement", case.root, "--json")[0]["pairs"]
     assert call("annotate", "export", case.root, out) == 0
     drawn(case, "Anna", ((1000, 1000, 1100, 1100), "neoplastic"), finish=False)
-    assert finished_readers(case) == ("Ben",)  # an edit reopens the tiles that it changes
+    assert unfinished_readers(case) == ("Anna",)  # an edit reopens the tiles that it changes
+    again = tmp_path / "again.geojson"
+    assert "(Anna not yet)" in answer(capsys, "annotate", "export", case.root, again, code=2)
 
 
 def test_tiles_are_finished_one_by_one_and_reopened_by_edits(case, capsys):

@@ -12,7 +12,13 @@ from napari_mosaik.annotate import rectangle_polygon
 from napari_mosaik.io.case import create_case
 from napari_mosaik.io.case_file import CaseFile, SlideEntry
 from napari_mosaik.view.layers import ANNOTATIONS_TITLE, DISAGREEMENT_TITLE
-from napari_mosaik.workflow.annotations import OpenAnnotations, decisions, finished_tiles
+from napari_mosaik.widgets.base import case_controller
+from napari_mosaik.workflow.annotations import (
+    OpenAnnotations,
+    WithheldMap,
+    decisions,
+    finished_tiles,
+)
 
 pytestmark = pytest.mark.gui
 
@@ -45,7 +51,9 @@ def draw(document, drawn):
         document.add(rectangle_polygon((top, left), (bottom, right)), label)
 
 
-def test_two_readers_from_the_first_mark_to_the_agreed_set(qtbot, dock, opened, folder, tmp_path):
+def test_two_readers_from_the_first_mark_to_the_agreed_set(
+    qtbot, dock, opened, folder, tmp_path, monkeypatch
+):
     dock.workspace.reader = "Anna"
     case = opened(dock, folder, case="B1")
     panel, fold = dock.two_readers, dock.readers_fold
@@ -75,8 +83,14 @@ def test_two_readers_from_the_first_mark_to_the_agreed_set(qtbot, dock, opened, 
     some = finished_tiles(case)["Anna"]
     assert not some.whole
     assert len(some.tiles) > 3
+    hidden = WithheldMap({"Anna": "hidden from Anna"})
+    with monkeypatch.context() as patched:  # as with a model that has learned from Ben
+        patched.setattr(case_controller, "withheld_class_map", lambda _: hidden)
+        dock.annotate.annotation.save()
+        qtbot.waitUntil(lambda: dock.workspace.withheld == "hidden from Anna")
     qtbot.mouseClick(dock.annotate.finish_all, Qt.MouseButton.LeftButton)
     qtbot.waitUntil(lambda: "all tiles finished" in dock.annotate.finished.text())
+    qtbot.waitUntil(lambda: not dock.workspace.withheld)
     assert not panel.compare.isEnabled()
     with OpenAnnotations(case, "Ben") as other:
         other.finish()

@@ -104,7 +104,7 @@ RANKINGS: Final = {
         ("uncertainty", "Tiles whose tissue class the classifier is least sure of.", None),
         (
             "disagreement",
-            "Tiles where readers, classifier, tissue mask or uptake models contradict one another.",
+            "Tiles where readers, classifier or uptake models contradict one another.",
             None,
         ),
         ("boundary", "Tiles that a boundary between tissue classes crosses.", None),

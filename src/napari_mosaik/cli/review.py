@@ -295,7 +295,9 @@ def export(
     reader: Annotated[
         str,
         typer.Option(
-            metavar="NAME", help="Export one reader's only. Default: all, once all have finished."
+            metavar="NAME",
+            help="Export one reader's only. Default: all, once all have finished where any has "
+            "drawn.",
         ),
     ] = "",
     all_readers: Annotated[
@@ -365,8 +367,8 @@ def review_queue(
         str,
         typer.Option(
             metavar="NAME",
-            help="Rank for this reader: by nothing that comes from the marks of others before all "
-            "have finished.",
+            help="Rank for this reader: by nothing that comes from the marks of others in tiles "
+            "that not both have finished.",
         ),
     ] = "",
     json: JsonOutput = False,

@@ -20,8 +20,9 @@ import re
 import uuid
 import zipfile
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -118,8 +119,8 @@ class AnnotationImport:
     Raises
     ------
     InputError
-        The file cannot be read or holds no annotated area; or most of it lies outside the slide,
-        and nobody will be asked.
+        The file cannot be read or holds no annotated area; or it states another slide, or most of
+        it lies outside of this one, and nobody will be asked.
     """
 
     def __init__(self, case: Case, path: Path, stain: str = "he", *, asking: bool = False) -> None:
@@ -128,9 +129,13 @@ class AnnotationImport:
         self._asking = asking
         with case.slide(stain) as slide:
             lattice = slide.lattice
-            known = [case.content(SLIDES[stain])] if asking else []
-            self.question = another_slide(path, slide, *known) if asking else ""
+            self.question = another_slide(path, slide, partial(case.content, SLIDES[stain]))
             """Why the file may be of another slide, as a sentence; empty if nothing says so."""
+        if self.question and not asking:
+            raise InputError(
+                f"{self.question}; nothing was imported. If it belongs to this slide all the same, "
+                "give the GeoJSON file alone, in a folder of its own"
+            )
         entry = case.file.slide(stain)
         found = read_geojson(
             path, lattice, notes=self.doubts, tissue_only=True,
@@ -445,17 +450,18 @@ def _stated_area(measurements: Any) -> tuple[bool, float]:
     return False, 0.0
 
 
-def another_slide(path: Path, slide: Slide, *known: str) -> str:
+def another_slide(path: Path, slide: Slide, content: Callable[[], str] | None = None) -> str:
     """Why a file of annotations may be of another slide, as a sentence; empty if nothing says so.
 
-    A package states the identity of its slide (that of the slide, or one of *known*), and the
+    A package states the identity of its slide (its digest, or that of its *content*), and the
     project of QuPath in or beside the file the size of each image.
     """
     package, project = (_beside_file(path, name) for name in ("package.json", "project.qpproj"))
     stated = next((package[key] for key in ("slide", "digest") if key in package), "")
     if isinstance(stated, dict):
         stated = stated.get("digest", "")
-    if isinstance(stated, str) and stated and stated not in (slide.digest(), *known):
+    known = isinstance(stated, str) and stated and content is not None and stated == content()
+    if isinstance(stated, str) and stated and not known and stated != slide.digest():
         return f"{path.name} was made for another slide: its identity is not that of this one"
     rows, columns = slide.lattice.shape
     images = project.get("images", ())

@@ -34,7 +34,7 @@ from napari_mosaik.core.catalogue import (
 )
 from napari_mosaik.core.closing import Closing
 from napari_mosaik.core.errors import CorruptArtifact, InputError
-from napari_mosaik.core.frame import Lattice
+from napari_mosaik.core.frame import FloatArray, Lattice
 from napari_mosaik.core.journal import (
     JournalPart,
     JournalScan,
@@ -67,7 +67,6 @@ __all__ = [
     "declared_classes",
     "finish_reading",
     "finished_by",
-    "finished_readers",
     "finished_tiles",
     "known_readers",
     "open_marks",
@@ -75,6 +74,7 @@ __all__ = [
     "readings",
     "retraining_effect",
     "shapes_to_export",
+    "unfinished_readers",
     "withheld_class_map",
     "withheld_readers",
 ]
@@ -85,6 +85,8 @@ _STAIN = "he"
 _ADOPTED = "earlier annotations"
 """Title of the edit by which the first reader takes over shapes of a file."""
 _WRITTEN = "written.json"
+_TOUCHING_UM2: Final = 1e-3
+"""A shape that covers no more of a reading tile only touches it."""
 IMPORTED = "import of a file"
 OWN_CLASS = "add class"
 """Titles of the edits by which classes of the user's own are declared."""
@@ -455,10 +457,41 @@ class FinishedTiles:
             return FinishedTiles(False, listed.tiles - rest.tiles)
         return FinishedTiles(False, self.tiles & other.tiles)
 
+    def at(self, points_um: FloatArray) -> NDArray[np.bool_]:
+        """Whether each point (n, 2), µm of the slide, lies in a finished tile."""
+        if self.complete or not self.any:
+            return np.full(len(points_um), self.complete)
+        places = np.floor(np.asarray(points_um) / READING_TILE_UM).astype(np.int64)
+        tiles, where = np.unique(places, axis=0, return_inverse=True)
+        inside = np.array([(row, column) in self for row, column in tiles.tolist()], bool)
+        return inside[where.ravel()]
+
+    def hold(self, shapes: Sequence[AnnotatedShape]) -> bool:
+        """Whether all *shapes* lie in finished tiles; a common border is no part of a tile."""
+        if self.complete or not shapes:
+            return True
+        areas = np.array([shape.geometry for shape in shapes], object)
+        x0, y0, x1, y1 = shapely.bounds(areas).T // READING_TILE_UM
+        for place, tile in enumerate(zip(y0, x0, y1, x1, strict=True)):
+            top, left, bottom, right = map(int, tile)
+            for row in range(top, bottom + 1):
+                for column in range(left, right + 1):
+                    if (row, column) not in self and _reaches(areas[place], row, column):
+                        return False
+        return True
+
     def changed(self, tiles: Iterable[ReadingTile], *, finished: bool) -> FinishedTiles:
         """The finished tiles after some were finished, or reopened by an edit."""
         listed = self.tiles - set(tiles) if finished is self.whole else self.tiles | set(tiles)
         return FinishedTiles(self.whole, frozenset(listed))
+
+
+def _reaches(area: Any, row: int, column: int) -> bool:
+    """Whether an area, µm of the slide, covers a part of a reading tile."""
+    left, top = column * READING_TILE_UM, row * READING_TILE_UM
+    box = (left, top, left + READING_TILE_UM, top + READING_TILE_UM)
+    part = shapely.clip_by_rect(area, *box)
+    return bool(shapely.area(part) > _TOUCHING_UM2)
 
 
 def finished_tiles(case: Case, stain: str = _STAIN) -> dict[str, FinishedTiles]:
@@ -506,21 +539,37 @@ def _touched(before: Snapshot, after: Snapshot) -> set[ReadingTile]:
     return tiles
 
 
-def finished_readers(case: Case, stain: str = _STAIN) -> tuple[str, ...]:
-    """The readers who have not changed their annotations since they finished all of them."""
-    found = finished_tiles(case, stain)
-    return tuple(reader for reader, state in found.items() if state.complete)
+def unfinished_readers(case: Case, stain: str = _STAIN) -> tuple[str, ...]:
+    """The readers who have not finished every tile of a slide in which anybody has drawn."""
+    drawn, finished = readings(case, stain), finished_tiles(case, stain)
+    marks = [shape for one in drawn.values() for shape in one.shapes]
+    return tuple(name for name in drawn if not finished.get(name, FinishedTiles()).hold(marks))
 
 
 def withheld_readers(case: Case, reader: str, stain: str = _STAIN) -> tuple[str, ...]:
-    """The other readers of a slide whose marks may not help *reader*: not all have finished.
+    """The other readers of a slide whose marks may not help *reader*.
 
-    None for somebody who has drawn nothing there.
+    Those who have drawn in a tile that not both have finished; none for somebody who has drawn
+    nothing there.
     """
-    names = set(readings(case, stain))
-    if reader not in names or names <= set(finished_readers(case, stain)):
+    drawn = readings(case, stain)
+    if reader not in drawn or len(drawn) < 2:
         return ()
-    return tuple(sorted(names - {reader}, key=natural_key))
+    finished = finished_tiles(case, stain)
+    found = [
+        name
+        for name, document in drawn.items()
+        if name != reader and not _common(finished, (reader, name)).hold(document.shapes)
+    ]
+    return tuple(sorted(found, key=natural_key))
+
+
+def _common(finished: Mapping[str, FinishedTiles], readers: Iterable[str]) -> FinishedTiles:
+    """The tiles that some readers all have finished."""
+    common = FinishedTiles(True)
+    for reader in readers:
+        common = common.common(finished.get(reader, FinishedTiles()))
+    return common
 
 
 @dataclass(frozen=True, slots=True)
@@ -564,8 +613,9 @@ def _hidden(reader: str, whose: Iterable[str]) -> str:
 def withheld_class_map(case: Case) -> WithheldMap:
     """From whom the class map of the H&E slide is hidden.
 
-    Its model has learned from the marks of another reader on this slide (`withheld_readers`).  Who
-    has drawn nothing there yet is to read it, too, until at least two have and all have finished.
+    Its model has learned from marks of another reader on this slide in a tile that not both have
+    finished.  Who has drawn nothing there yet is to read it, too, until at least two have, and all
+    have finished the tiles of these marks.
     """
     if case.store.origin(CLASSES) is None:
         return WithheldMap()
@@ -573,28 +623,66 @@ def withheld_class_map(case: Case) -> WithheldMap:
     card = case.model_folder(model) / "card.json"
     training = read_json(card).get("training", {}) if model and card.is_file() else {}
     journal = training.get("journal") or {}
-    learned = set(journal.get(case.name, {}) if journal else training.get("readers") or ())
-    drawn = readings(case) if learned else {}
+    ranges = journal.get(case.name, {}) if journal else dict.fromkeys(training.get("readers") or ())
+    drawn = readings(case) if ranges else {}
+    if not drawn:
+        return WithheldMap()
+    scans, finished = journals_of(case.root, annotation_part(_STAIN)), finished_tiles(case)
+    learned = {
+        name: marks
+        for name, entries in ranges.items()
+        if name in scans and (marks := _learned_marks(scans[name], entries))
+    }
     found = {}
     for reader in drawn:
-        whose = learned.intersection(withheld_readers(case, reader))
-        found[reader] = whose and f"{_hidden(reader, whose)}, and not all readers have finished"
-    over = len(drawn) > 1 and set(drawn) <= set(finished_readers(case))
-    others = () if over else tuple(sorted(learned.intersection(drawn), key=natural_key))
-    return WithheldMap({reader: why or "" for reader, why in found.items()}, others)
+        whose = [
+            name
+            for name, marks in learned.items()
+            if name != reader and not _common(finished, (reader, name)).hold(marks)
+        ]
+        why = "and they have not finished the same tiles"
+        found[reader] = f"{_hidden(reader, whose)}, {why}" if whose else ""
+    everything = [mark for marks in learned.values() for mark in marks]
+    over = len(drawn) > 1 and _common(finished, drawn).hold(everything)
+    return WithheldMap(found, () if over else tuple(sorted(learned, key=natural_key)))
 
 
-def open_marks(case: Case, reader: str, stain: str = _STAIN) -> dict[str, AnnotationDocument]:
-    """The annotations that a reader may see: their own, and all others once all have finished.
+def _learned_marks(scan: JournalScan, entries: Sequence[int] | None) -> list[AnnotatedShape]:
+    """The marks of a reader that a training has seen, which ended with some journal entries.
 
-    Without a name those of a single reader, and else all or none.
+    *entries* are the first and the last one, after those of its parent; None for what is there now.
+    """
+    if entries is None:
+        shapes = list(open_document(scan, _STAIN).shapes)
+    else:
+        first, last = entries
+        own = parents = Snapshot()
+        for event, _, after in steps_of(scan, _STAIN):
+            own = after if event["n"] <= last else own
+            parents = after if event["n"] < first else parents
+        shapes = [*own.shapes, *parents.shapes]
+    return [shape for shape in shapes if DECIDED_BY not in shape.properties]
+
+
+def open_marks(
+    case: Case, reader: str, stain: str = _STAIN
+) -> dict[str, tuple[AnnotationDocument, FinishedTiles]]:
+    """The annotations that a reader may see, each with the tiles in which.
+
+    Their own everywhere, and those of another in the tiles that both have finished.  Who has drawn
+    nothing sees tiles that all have finished; without a name, also everything of a single reader.
     """
     documents, drawn = reader_documents(case, stain), readings(case, stain)
-    finished = set(finished_readers(case, stain))
-    if len(drawn) > 1 and set(drawn) <= finished:
-        return {name: one for name, one in documents.items() if name in finished}
-    alone = len(drawn) == 1 and not reader
-    return {name: one for name, one in drawn.items() if alone or name == reader}
+    finished, everywhere = finished_tiles(case, stain), FinishedTiles(True)
+    if len(drawn) < 2 and reader not in drawn:
+        return {} if reader else {name: (one, everywhere) for name, one in drawn.items()}
+    seen = {
+        name: everywhere
+        if name == reader
+        else _common(finished, (reader, name) if reader in drawn else (*drawn, name))
+        for name in documents
+    }
+    return {name: (documents[name], tiles) for name, tiles in seen.items() if tiles.any}
 
 
 def decisions(case: Case, stain: str = _STAIN) -> dict[str, dict[str, str]]:
@@ -617,16 +705,16 @@ def shapes_to_export(
     """The shapes of a reader, or of all, each with the colour of its class.
 
     *notes* receives the doubts about them.  Raises `InputError` where there are none, and with
-    *blind* for those of all readers before all have finished.
+    *blind* for those of all readers before all have finished the tiles in which they lie.
     """
     documents = reader_documents(case, stain)
     reading = readings(case, stain)
-    waiting = sorted(set(reading) - set(finished_readers(case, stain)))
-    if blind and not reader and len(reading) > 1 and waiting:
+    waiting = unfinished_readers(case, stain) if blind and not reader and len(reading) > 1 else ()
+    if waiting:
         raise InputError(
             f"case {case.name} has the readers {', '.join(reading)}, and readers see each other's "
-            f"marks after all have finished ({', '.join(waiting)} not yet): give one with "
-            "--reader, or --all if you are no reader"
+            "marks after all have finished the tiles in which anybody has drawn "
+            f"({', '.join(waiting)} not yet): give one with --reader, or --all if you are no reader"
         )
     if reader:
         name = check_reader_name(reader)

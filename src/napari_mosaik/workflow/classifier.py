@@ -117,7 +117,7 @@ def retrain(
         Names of the readers whose annotations train; all readers if empty.
     blind
         A reader for whom it trains: of the *targets* that this reader shares with others, the marks
-        of the others take no part until all have finished (`withheld_readers`).
+        of the others take no part until both have finished the same tiles (`withheld_readers`).
 
     Returns
     -------
@@ -267,7 +267,7 @@ def _drawn(
     if barred := sorted({*names} & ({*readers} - {*_readers_of(annotated)})):
         raise InputError(
             f"the annotations of reader {' and '.join(barred)} do not train for reader {blind} "
-            "until all readers of the case have finished"
+            "until both have finished the tiles in which they lie"
         )
     return annotated, names
 
@@ -288,8 +288,8 @@ def _trainable(
     others = sorted({str(s.properties[READER]) for s in shapes if s.properties.get(READER)})
     if others := [name for name in others if name in withheld]:
         warnings.append(
-            f"case {case.name}: the annotations of {' and '.join(others)} take no part until all "
-            "of its readers have finished"
+            f"case {case.name}: the annotations of {' and '.join(others)} take no part until both "
+            "readers have finished the tiles in which they lie"
         )
         shapes = tuple(shape for shape in shapes if shape.properties.get(READER) not in withheld)
     declared = declared_classes(case)

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
@@ -21,7 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from napari_mosaik.core.artifact import Artifact
-from napari_mosaik.core.catalogue import CORRECTED, OBJECTS, STAIN_TITLES, TISSUE
+from napari_mosaik.core.catalogue import CORRECTED, OBJECTS, SLIDES, STAIN_TITLES, TISSUE
 from napari_mosaik.core.closing import Closing
 from napari_mosaik.core.corrections import (
     CORRECTED_FRAMES,
@@ -40,6 +41,7 @@ from napari_mosaik.io.case import Case
 from napari_mosaik.io.corrections import corrections_in
 from napari_mosaik.segment.label_editing import ObjectEditor, apply_corrections
 from napari_mosaik.tissue import ARTEFACT_NAMES
+from napari_mosaik.workflow.annotation_import import another_slide
 
 if TYPE_CHECKING:
     from shapely import MultiPolygon, Polygon
@@ -572,6 +574,9 @@ def _shapes(
     frame, doubts = CORRECTED_FRAMES[what], list[str]()
     with case.slide(frame) as slide:
         lattice = slide.lattice
+        other = another_slide(path, slide, partial(case.content, SLIDES[frame]))
+    if other:
+        raise InputError(f"{other}; nothing was corrected")
     selects = what in OBJECTS and way != "add"
     shapes = read_geojson(path, lattice, notes=doubts, points=selects)
     excluded = [doubt for doubt in doubts if "excluded" in doubt]

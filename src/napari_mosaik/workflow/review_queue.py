@@ -147,8 +147,8 @@ def review_queue(
     """The tiles of a case in order of review priority, with a random control sample mixed in.
 
     The ranking "uptake" first marks the case as a development case (`mark_development`).  Nothing
-    that comes from the marks of others ranks for a *reader* before all have finished; a warning
-    says which signals are missing for that.
+    that comes from the marks of another ranks for a *reader* before both have finished the same
+    tiles; a warning says which signals are missing for that.
 
     Raises
     ------
@@ -452,7 +452,7 @@ def _read_classes(results: _Results, grid: TileGrid) -> dict[str, NDArray[np.int
     """Class codes (n, points) of each reader at the points of each tile, label; 0 where unread.
 
     Code k is channel k - 1 of the class probabilities, where there are any.  Nobody sees the marks
-    of another reader before all have finished.
+    of another reader in a tile that not both have finished.
     """
     case = results.case
     documents = open_marks(case, results.reader)
@@ -460,18 +460,16 @@ def _read_classes(results: _Results, grid: TileGrid) -> dict[str, NDArray[np.int
     if not documents or to_reference is None:
         return {}
     known = results.read(CLASS_PROBABILITY).channels if results.shown(CLASS_PROBABILITY) else ()
-    drawn = class_list([shape for one in documents.values() for shape in one.shapes])
+    drawn = class_list([shape for one, _ in documents.values() for shape in one.shapes])
     names = class_codes(tuple(dict.fromkeys((*known, *drawn))))
     with case.slide("he") as slide:
         lattice = slide.lattice.resized(READING_UM)
     there = to_reference.inverse().apply(_points(grid).reshape(-1, 2))
-    return {
-        reader: Raster(rasterise(document.shapes, lattice, names), lattice)
-        .at(there, outside=0.0)
-        .astype(np.int64)
-        .reshape(len(grid), -1)
-        for reader, document in documents.items()
-    }
+    found = {}
+    for reader, (document, tiles) in documents.items():
+        codes = Raster(rasterise(document.shapes, lattice, names), lattice).at(there, outside=0.0)
+        found[reader] = np.where(tiles.at(there), codes, 0).astype(np.int64).reshape(len(grid), -1)
+    return found
 
 
 def _share(part: NDArray[np.bool_], whole: NDArray[np.bool_]) -> FloatArray:

@@ -357,6 +357,7 @@ class AnnotateDock(QWidget):
 
         if case is not None:
             self._controller.read_for(case, "Finished tiles", work, then)
+            self._controller.look_withheld()  # an edit reopens tiles, too
 
     # --- whose annotations train ----------------------------------------------------------------
     def _offer_readers(self, names: list[str]) -> None:

@@ -300,7 +300,7 @@ class Annotation(QObject):
         """Train the tissue classifier on all annotated cases of the cohort, for this case.
 
         *readers* are those whose annotations train; all if empty.  Of this case, those of the
-        others take no part until all of its readers have finished.
+        others take no part until both have finished the same tiles.
         """
         case = self._case
         if case is None or self.document is None:

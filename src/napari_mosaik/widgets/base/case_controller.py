@@ -63,6 +63,7 @@ class CaseController(QObject):
         self._tile_data, self._results = TileData(), dict[str, str]()  # as if nothing was hidden
         self._blind_readers: frozenset[str] = frozenset()
         self._withheld = WithheldMap()
+        self._looks = 0
         workspace.events.blind.connect(self._blinded)
         workspace.events.withheld.connect(self._show_data)
         workspace.events.reader.connect(self._show_blindness)
@@ -313,6 +314,19 @@ class CaseController(QObject):
         self._blind_readers = readers
         self._withheld = self._withheld if withheld is None else withheld
         self._show_blindness()
+
+    def look_withheld(self) -> None:
+        """Ask in the background from whom the class map is hidden by now: tiles were finished."""
+        case = self.workspace.case
+        self._looks += 1
+        number = self._looks
+
+        def then(withheld: WithheldMap) -> None:
+            if number == self._looks:
+                self.know_blind(self._blind_readers, withheld)
+
+        if case is not None:
+            self.read_for(case, "Class map", partial(withheld_class_map, case), then)
 
     def _show_blindness(self, *_: object) -> None:
         reader, readers = self.workspace.reader, self._blind_readers
