@@ -436,7 +436,7 @@ def _write_table(folder: Path, table: Table, name: str) -> None:
 
 def _is_fixed(column: NDArray[Any]) -> bool:
     """Whether nobody can change the numbers of a column."""
-    return not (column.flags.writeable or isinstance(column.base, np.ndarray))
+    return not (column.flags["W"] or isinstance(column.base, np.ndarray))
 
 
 def _arrow(column: NDArray[Any]) -> Any:
