@@ -152,6 +152,18 @@ def test_finishing_returns_the_result():
     assert run_to_end(work()) == "end"
 
 
+class Offered(Params):
+    edge: Literal[40, 80] = setting(40, "An edge.")
+    word: Literal["40", "x"] = setting("x", "A word.")
+
+
+def test_one_of_several_numbers_can_be_typed():
+    assert Offered.parse({"edge": " 80 "}).edge == 80
+    assert Offered.parse({"word": "40"}).word == "40"
+    with pytest.raises(InputError, match="edge = '81' is not valid: give 40 or 80"):
+        Offered.parse({"edge": "81"})
+
+
 def test_importing_the_package_is_light():
     code = (
         "import sys, napari_mosaik, napari_mosaik.core; "

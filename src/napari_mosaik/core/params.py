@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, Self, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -85,14 +85,23 @@ class Params(BaseModel):
     def _typed_lists(cls, values: Any) -> Any:
         """A setting with several values may be typed as one text, ``8,16,16``; empty: no value.
 
-        A number may have a decimal comma.
+        A number may have a decimal comma; one of several numbers that are offered is that number.
         """
         if not isinstance(values, Mapping):
             return values
-        return {
-            k: _as_list(v) if cls._n_values(k) else _as_number(v) if cls._is_number(k) else v
-            for k, v in values.items()
-        }
+        return {name: cls._typed(name, value) for name, value in values.items()}
+
+    @classmethod
+    def _typed(cls, name: str, value: Any) -> Any:
+        if cls._n_values(name):
+            return _as_list(value)
+        if cls._is_number(name):
+            return _as_number(value)
+        info = cls.model_fields.get(name)
+        if info is None or get_origin(info.annotation) is not Literal or not isinstance(value, str):
+            return value
+        offered = {str(one): one for one in get_args(info.annotation) if isinstance(one, int)}
+        return offered.get(value.strip(), value)
 
     @classmethod
     def _is_number(cls, name: str) -> bool:
