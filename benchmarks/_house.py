@@ -173,7 +173,7 @@ class House:
         return arrows
 
     def import_circles(self) -> list[str]:
-        """Groups of files that import one another; a folder's ``__init__`` is no importer."""
+        """Groups of files that import one another; a folder's ``__init__`` is not an importer."""
         files = {name for name, module in self.modules.items() if not module.is_package}
         reach = {name: self._reach(name, files) for name in files}
         circles, seen = [], set()

@@ -391,7 +391,7 @@ class _Placed:
 
 
 def _bent(od, labels, hidden, rng, much):
-    """Everything bent together, so that shapes are no copies of those that were cut."""
+    """Everything bent together, so that shapes are not copies of those that were cut."""
     where = np.mgrid[: labels.shape[0], : labels.shape[1]].astype(np.float32)
     for sigma, amount in ((4, 0.8), (10, 1.8), (30, 5)):
         moved = np.stack([smooth(rng, labels.shape, sigma) for _ in range(2)])

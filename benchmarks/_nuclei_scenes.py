@@ -149,7 +149,7 @@ def _ghosts(od, vectors, rng):
 
 
 def _bent(od, labels, rng):
-    """Picture and labels bent together, so that nuclei are no ellipses."""
+    """Picture and labels bent together, so that nuclei are not ellipses."""
     shape = labels.shape
     where = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
     for sigma, amount in ((4.0, 0.9), (10.0, 1.8), (30.0, 4.0)):

@@ -1,7 +1,7 @@
 """A small CD34 scene in which it is known what is vessel and what is only brown.
 
 Vessels as rings and bent tubes in counterstained tissue, and beside them golden and black pigment,
-red cells, ink, a stained edge and a smeared fold.  It is no part of the sample cohort: tests and
+red cells, ink, a stained edge and a smeared fold.  It is not part of the sample cohort: tests and
 benchmarks measure on it what the segmentation of vessels finds and leaves out.
 """
 

@@ -21,7 +21,7 @@ FIRST_PICTURE_S = 0.4
 """Longest wait for the overview image of a slide that is opened; it is grey until then."""
 
 _CALIBRATE = (
-    "Type it, or choose a scanner profile, in New from slides…; or measure it on the tab View, "
+    "Enter it, or choose a scanner profile, in New from slides…; or measure it on the tab View, "
     "Pixel size calibration"
 )
 

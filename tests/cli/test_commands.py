@@ -151,7 +151,7 @@ def test_the_options_of_a_record_are_those_of_its_fields(tmp_path, capsys, pictu
     words = told(capsys, "new", tmp_path / "C", "--cd34", picture, "--injected", "yesterday")
     assert "--injected 'yesterday' is not a date and time" in words
     words = told(capsys, "new", tmp_path / "C", "--cd34", picture, "--dose-mbq", "-3")
-    assert "--dose-mbq: -3 MBq is not possible; more than 0" in words
+    assert "--dose-mbq: -3 MBq is not valid; give more than 0" in words
     assert not (tmp_path / "C").exists()
 
 
@@ -555,7 +555,7 @@ def test_every_number_of_the_command_line_may_have_a_decimal_comma(capsys):
                 found += 1
     assert found > 15
     assert "--surface-density" in told(capsys, "kinetics", "--surface-density=-1")
-    for value, words in (("-1", "'-1' is not possible; give 0 or more"), ("x", "a whole number")):
+    for value, words in (("-1", "'-1' is not valid; give 0 or more"), ("x", "a whole number")):
         line = told(capsys, "run", "case", f"--jobs={value}")
         assert "'--jobs'" in line
         assert words in line
@@ -564,9 +564,9 @@ def test_every_number_of_the_command_line_may_have_a_decimal_comma(capsys):
 @pytest.mark.parametrize(
     ("words", "told_so"),
     [
-        ("new c --he a.tif --page-he 0", "'--page-he': '0' is not possible; give 1 or more"),
+        ("new c --he a.tif --page-he 0", "'--page-he': '0' is not valid; give 1 or more"),
         ("slide a.tif --page -1", "give 1 or more"),
-        ("slide a.tif --spacing 25", "not possible; give a number between"),
+        ("slide a.tif --spacing 25", "not valid; give a number between"),
         ("status c99", "there is no folder c99"),
         ("profiles --spacing 0.25", "--add NAME"),
         ("segment nuclei a.tif --out s.tif --label-spacing=-1", "--label-spacing is -1 µm"),

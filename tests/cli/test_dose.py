@@ -186,7 +186,7 @@ def test_another_plan_of_the_same_name_is_refused(case, capsys):
     assert "a plan has the name 'A' already" in text
     assert call("dose", case, *LUTETIUM, "--courses", "7", "--plan", "A", "--replace") == 0
     capsys.readouterr()
-    for activity in ("100", "200"):  # one without a name is no plan to keep
+    for activity in ("100", "200"):  # one without a name is not a plan to keep
         found = document(capsys, case, "--nuclide", "Lu-177", "--activity-mbq", activity)
         assert found["plans"]["plan"]["plan"]["courses"][0]["activity"] == float(activity)
 
@@ -332,7 +332,7 @@ def test_the_text_says_that_it_is_no_plan(curve, capsys):
         ([(24, 1), (4, 1)], None, [], "curve.csv: times must ascend, but 4 h follows 24 h"),
         ([(-4, 1)], None, [], "times must be 0 h or more"),
         ([(4, -1)], None, [], "activities must be 0 or more"),
-        ([(4, "x")], None, [], "row 1, '4,x', is no number"),
+        ([(4, "x")], None, [], "row 1, '4,x', is not a number"),
         ([(4, "1,2")], None, [], "is not a time and an activity"),
         ([(4, "nan")], None, [], "is not a time and an activity"),
         ([(4, 0), (24, 0)], None, [], "no activity, so there is no dose"),

@@ -31,7 +31,7 @@ class Example(Params):
 def test_an_invalid_setting_is_named_with_its_value():
     with pytest.raises(InputError, match=r"step x: size_um = -1 is not valid"):
         Example.parse({"size_um": -1}, "step x")
-    with pytest.raises(InputError, match=r"width.*known are: size_um, name"):
+    with pytest.raises(InputError, match=r"width.*choose from: size_um, name"):
         Example.parse({"width": 3})
 
 

@@ -22,7 +22,7 @@ def test_every_usual_encoding_gives_the_same_text(tmp_path, encoding):
 def test_letters_of_an_unstated_code_page_are_refused(tmp_path, text, encoding):
     path = tmp_path / "file.json"
     path.write_bytes(f'{{"class": "{text}"}}'.encode(encoding))
-    with pytest.raises(InputError, match=r"file\.json is no text in UTF-8 .* save it as UTF-8"):
+    with pytest.raises(InputError, match=r"file\.json is not text in UTF-8 .* save it as UTF-8"):
         read_text(path)
 
 

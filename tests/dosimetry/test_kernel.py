@@ -217,7 +217,7 @@ def test_a_file_of_the_built_in_kernel_gives_the_same_transfer(tmp_path):
         ([(-0.1, 1, 0, 1, 1)], None, "must ascend from 0 on"),
         ([(0.1, 1, 0, 1, 1), (0.2, -1, 0, 1, 1)], None, "not be negative, but row 2 has -1 MeV"),
         ([(0.1, 0, 0, 1, 1)], None, "add up to 0"),
-        ([(0.1, "x", 0, 1, 1)], None, "'x' in row 1 is no number"),
+        ([(0.1, "x", 0, 1, 1)], None, "'x' in row 1 is not a number"),
         ([(0.1, 1)], None, "row 1 has 2 columns, not 5"),
         ([(0.1, "nan", 0, 1, 1)], None, "not a finite number"),
         ([], None, "no shells"),

@@ -185,7 +185,7 @@ def test_a_damaged_package_is_refused(case, packed, capsys, cut):
     assert call("annotate", "merge", case.root, packed, "--reader", "Ben") in (0, 2)
     assert "Traceback" not in capsys.readouterr().err
     packed.write_bytes(b"no zip")
-    assert "no readable zip" in merged(capsys, case, packed, "--reader", "Ben", code=2)
+    assert "not a readable zip" in merged(capsys, case, packed, "--reader", "Ben", code=2)
 
 
 def test_the_file_of_the_slide_is_found_in_an_export_of_a_project(case, packed, tmp_path, capsys):
@@ -199,7 +199,7 @@ def test_the_file_of_the_slide_is_found_in_an_export_of_a_project(case, packed, 
     (folder / "SECRETSLIDE.geojson.gz").write_bytes(gzip.compress(content))
     (folder / "other.geojson").write_bytes(b"{}")
     assert call(*words) == 0
-    assert json.loads(capsys.readouterr().out)["imported"] == 1  # necrosis is no class of ours
+    assert json.loads(capsys.readouterr().out)["imported"] == 1  # necrosis is not a class of ours
     (folder / "SECRETSLIDE.geojson").write_bytes(content)
     assert call(*words) == 2
     assert "must hold one GeoJSON file named like the slide" in capsys.readouterr().err

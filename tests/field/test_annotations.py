@@ -365,7 +365,7 @@ def test_areas_that_the_file_states_are_those_of_its_outlines(
 def test_shares_of_the_slide_are_no_pixels(case, tmp_path, capsys):
     geometry = {"type": "Polygon", "coordinates": [ring(0.1, 0.1, 0.2)]}
     path = written(tmp_path / "q.geojson", feature("a", geometry=geometry))
-    assert "shares of a picture; export them in pixels" in imported(capsys, case, path, code=2)
+    assert "fractions of the image size; export pixels" in imported(capsys, case, path, code=2)
 
 
 @pytest.mark.parametrize(

@@ -631,7 +631,7 @@ def test_a_name_that_no_file_could_bear_is_refused(tmp_path, capsys, name):
     options = ("--he", slide, "--spacing-he", "0.5", "--name", name)
     code, _, err = told(capsys, "new", tmp_path / "B1", *options)
     assert (code, err.count("\n")) == (2, 1)
-    assert "no name for a case" in err
+    assert "not a valid case name" in err
     assert not (tmp_path / "B1").exists()
 
 

@@ -146,7 +146,7 @@ def test_the_sizes_of_a_rotated_sform_are_lengths(tmp_path):
             {"c": (252, "hh", 0, 1), "s": (280, "12f", *sform((1, 0.5, 0), (0, 1, 0), (0, 0, 1)))},
             "sheared sform",
         ),
-        ({"c": (252, "hh", 0, 1), "s": (280, "12f", *[0] * 12)}, "no geometry"),
+        ({"c": (252, "hh", 0, 1), "s": (280, "12f", *[0] * 12)}, "not a valid geometry"),
         ({"offset": (108, "f", 0)}, "begin at byte 0, inside its header"),
         ({"offset": (108, "f", 264)}, "begin at byte 264"),
         ({"offset": (108, "f", float("nan"))}, "begin at byte nan"),
@@ -156,8 +156,8 @@ def test_the_sizes_of_a_rotated_sform_are_lengths(tmp_path):
             {"code": (252, "hh", 0, 4), "srow": (280, "12f", *DIAGONAL)},
             "by its sform, which leads to a template, and 0.3 x 0.4 x 0.5 by its pixdim",
         ),
-        ({"code": (252, "hh", 1, 0), "q": (256, "3f", 1, 1, 0)}, "no rotation"),
-        ({"code": (252, "hh", 1, 0), "q": (256, "3f", float("nan"), 0, 0)}, "no rotation"),
+        ({"code": (252, "hh", 1, 0), "q": (256, "3f", 1, 1, 0)}, "not a rotation"),
+        ({"code": (252, "hh", 1, 0), "q": (256, "3f", float("nan"), 0, 0)}, "not a rotation"),
         ({"units": (123, "B", 4)}, "unit of length 4, which NIfTI does not know"),
         ({"units": (123, "B", 1)}, "voxels of 400 x 300 mm, which are not plausible"),
         ({"units": (123, "B", 3)}, "which are not plausible"),
@@ -351,7 +351,7 @@ def test_slices_that_are_not_one_stack_are_refused(tmp_path):
     saved(tmp_path, ds, "a")  # a copy of the same file
     assert open_pet(tmp_path).raster.values[0, 1] == 8
     saved(tmp_path, dataset(ImageOrientationPatient=[1, 0, 0, 1, 0, 0]), "c")
-    with pytest.raises(InputError, match="no rotation"):
+    with pytest.raises(InputError, match="not a rotation"):
         open_pet(tmp_path / "c")
 
 
@@ -571,7 +571,7 @@ def test_inveon_files_in_capitals_or_with_a_damaged_pointer(tmp_path):
         assert open_pet(tmp_path / name, slice_index=0, frame_index=0).raster.values.size
     damaged = text.replace("frame_start 0\n", "frame_start 0\ndata_file_pointer x -4\n")
     (tmp_path / "X.IMG.HDR").write_text(damaged)
-    with pytest.raises(InputError, match="data_file_pointer 'x -4', which is no place"):
+    with pytest.raises(InputError, match="data_file_pointer 'x -4', which is not a place"):
         open_pet(tmp_path / "X.img", slice_index=0, frame_index=0)
 
 

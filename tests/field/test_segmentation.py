@@ -1,4 +1,4 @@
-"""Glass, dust, dark spots, wrong pixel sizes: what is no tissue has no nuclei and no vessels."""
+"""Glass, dust, dark spots, wrong pixel sizes: what is not tissue has no nuclei and no vessels."""
 
 import json
 
@@ -350,7 +350,7 @@ def test_a_single_he_slide_goes_as_far_as_it_can(he_only, capsys):
 
 
 def test_a_retrained_class_without_area_says_so(he_only, tmp_path, capsys):
-    """A class that was drawn on glass is trained and gets no area: its step is no plain ✓."""
+    """A class that was drawn on glass is trained and gets no area: its step is not a plain ✓."""
     picture = tifffile.imread(he_only.parent / "he.tif")
     picture[1250:1350, 20:120] = (60, 160, 170)  # a turquoise drop on the glass
     slide, root = tmp_path / "he.tif", tmp_path / "H1"

@@ -191,8 +191,8 @@ def test_pixel_sizes_as_people_type_them(text, sizes):
         ("250x260", "did you mean 0.25 x 0.26 µm"),
         ("25", "give a number between 0.05 and 20 µm"),
         ("0.01", "give a number between 0.05 and 20 µm"),
-        ("0", "not possible"),
-        ("-1", "not possible"),
+        ("0", "not valid"),
+        ("-1", "not valid"),
         ("inf", "is not valid"),
         ("nan", "is not valid"),
         ("1x2x3", "is not valid; give µm"),
@@ -225,7 +225,7 @@ def test_a_pixel_size_of_case_toml_is_checked_too(tmp_path, capsys):
     _, out, _ = told(capsys, "status", tmp_path / "c", "--json")
     states = json.loads(out)["c"]["steps"]
     assert states["tissue_he"]["state"] == "blocked"
-    assert "250 x 0.26 µm is not possible" in states["tissue_he"]["reason"]
+    assert "250 x 0.26 µm is not valid" in states["tissue_he"]["reason"]
 
 
 # --- files that are not the slide -----------------------------------------------------------------
@@ -262,7 +262,7 @@ def test_what_is_no_slide_is_named(tmp_path, capsys, name, content, words):
     ("typed", "hint"), [("250", "did you mean 0.25 µm"), ("30", ""), ("25000", "")]
 )
 def test_nanometres_are_recognised_where_they_are_plausible(typed, hint):
-    with pytest.raises(InputError, match="is not possible") as error:
+    with pytest.raises(InputError, match="is not valid") as error:
         typed_spacing(typed)
     assert ("did you mean" in str(error.value)) == bool(hint)
     assert hint in str(error.value)
@@ -474,7 +474,7 @@ def test_pixels_far_from_square_are_asked_for(tmp_path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("'{}'", "quotation marks"), ('"{}"', "quotation marks"), ("{} ", "ends with a blank"),
+        ("'{}'", "quotation marks"), ('"{}"', "quotation marks"), ("{} ", "ends with a space"),
         ("file://{}", "without 'file://'"), ("https://x.org/a.svs", "download it"),
     ],
 )  # fmt: skip

@@ -78,7 +78,7 @@ def test_the_marks_of_another_reader_do_not_train_until_both_have_finished(case,
         return {shape.properties["reader"] for _, shapes in found[0] for shape in shapes}
 
     drawn(case, "Anna", *ANNA)
-    assert withheld_readers(case, "Ben") == ()  # who has drawn nothing is no reader yet
+    assert withheld_readers(case, "Ben") == ()  # who has drawn nothing is not a reader yet
     drawn(case, "Ben", *BEN, finish=False)
     assert withheld_readers(case, "Ben") == ("Anna",)
     assert withheld_readers(case, "Anna") == ("Ben",)
@@ -493,7 +493,7 @@ def test_names_that_nobody_has_are_refused(case, tmp_path, capsys):
     assert "--other" in answer(capsys, *both, code=2)
     record, _ = answer(capsys, *both, "--other", "Ben", "--json")
     assert record["readers"] == ["Anna", "Ben"]
-    # the agreed set is imported as a set of its own, which is no third reading
+    # the agreed set is imported as a set of its own, which is not a third reading
     assert call("annotate", "import", case.root, out, "--reader", "agreed") == 0
     pairs = answer(capsys, "agreement", case.root, "--json")[0]["pairs"]
     assert len(pairs) == 3

@@ -245,7 +245,7 @@ def shifted(path, mask):
             None,
             ["another grid (14 x 12 x 8", "111) mm", "110) mm"],
         ),
-        (lambda f: nifti_volume(f / "m.nii", MASK * 0.5), None, ["no whole numbers"]),
+        (lambda f: nifti_volume(f / "m.nii", MASK * 0.5), None, ["not whole numbers"]),
         (lambda f: nifti_volume(f / "m.nii", MASK * 0), None, ["no region"]),
         (lambda f: contours(f / "m.dcm", {1: []}), None, ["no contour"]),
         (lambda f: contours(f / "m.dcm", {1: boxes()}, kind="POINT"), None, ["type POINT"]),

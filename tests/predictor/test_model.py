@@ -149,5 +149,5 @@ def test_a_tissue_classifier_is_no_predictor(tmp_path):
     (folder / "weights.safetensors").write_bytes(b"")
     (folder / "card.json").write_text('{"model": "fast", "classes": ["a", "b"]}')
     write_files_list(folder)
-    with pytest.raises(InputError, match="no predictor of uptake"):
+    with pytest.raises(InputError, match="not a predictor of uptake"):
         TrainedModel.load(folder)

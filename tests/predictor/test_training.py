@@ -139,7 +139,7 @@ def test_one_step_per_batch_and_the_fraction_rises(tile_cases):
 
 
 def test_what_the_test_case_measured_changes_nothing(tile_cases, model):
-    """The held-out case is no argument of the training; its own truth cannot enter."""
+    """The held-out case is not an argument of the training; its own truth cannot enter."""
     *_, test = tile_cases
     other = replace(test, suv=np.asarray(test.suv)[::-1] * 3, pet_label=None)
     params = QUICK.model_copy(update={"epochs": 1})

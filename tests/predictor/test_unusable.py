@@ -71,7 +71,7 @@ def test_weights_that_are_missing_or_no_numbers_are_refused(small_cases, model):
     with pytest.raises(InputError, match="do not fit its card"):
         predict(TrainedModel(fewer, model.card), small_cases[2])
     bad = {**model.weights, "0.fusion.bias": model.weights["0.fusion.bias"] * np.nan}
-    with pytest.raises(InputError, match="has weights that are no numbers"):
+    with pytest.raises(InputError, match="has weights that are not numbers"):
         predict(TrainedModel(bad, model.card), small_cases[2])
 
 

@@ -314,7 +314,7 @@ def test_coverage_of_simulated_patients():
     ("arguments", "words"),
     [
         ({"free": FIVE}, "at most two free parameters, not 5"),
-        ({"free": ["k21"]}, "'k21' is no parameter of the prior"),
+        ({"free": ["k21"]}, "'k21' is not a parameter of the prior"),
         ({"free": ["k03_per_h", "k03_per_h"]}, "named twice"),
         ({"free": []}, "at least one free parameter"),
         ({"free": ["k32_per_h"]}, "prior SD of the free parameter k32_per_h is 0"),

@@ -64,7 +64,7 @@ def _widgets():
     ours = ("MosaikDock", "CanvasBackendDesktop", "FigureCanvasQTAgg")
     widgets = QApplication.allWidgets()
     # Qt makes one widget that stands for the desktop when it first needs it, and keeps it until
-    # the application ends: it is no window of a test.
+    # the application ends: it is not a window of a test.
     desktop = Qt.WindowType.Desktop
     windows = {w for w in widgets if w.isWindow() and w.windowType() != desktop}
     return windows | {w for w in widgets if type(w).__name__ in ours}

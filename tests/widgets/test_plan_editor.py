@@ -140,7 +140,7 @@ def test_rows_are_added_doubled_sorted_and_removed(qtbot, editor):
     editor.rows[0].unit.setCurrentText("GBq")
     assert editor.plan.courses == (Course(activity=7.4, unit="GBq"),)
     editor.rows[0].kind.setCurrentText("EBRT")
-    assert editor.rows[0].amount.text() == ""  # an activity is no dose
+    assert editor.rows[0].amount.text() == ""  # an activity is not a dose
     assert "number x Gy" in editor.row_problem.text()
 
 

@@ -38,7 +38,7 @@ def test_every_term_of_the_suv_follows_each_edit_and_is_saved(qtbot, dock, opene
     panel.fields["injected"].setText("")
     assert panel._sources["injected"].text() == "file"
     panel.fields["injected"].setText("soon")
-    assert "Time of injection: 'soon' is not possible" in panel.problem.text()
+    assert "Time of injection: 'soon' is not valid" in panel.problem.text()
     qtbot.mouseClick(panel.discard, Qt.MouseButton.LeftButton)
     assert panel.formula.text() == before
 

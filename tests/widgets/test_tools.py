@@ -156,7 +156,7 @@ def test_magnify_turn_measure_and_find_the_way(qtbot, dock, opened, own_cohort):
     tools.map_button.click()
     assert not overview.isVisible()
 
-    # holding H hides all that is no slide, and all of it comes back
+    # holding H hides all that is not a slide, and all of it comes back
     shown = {layer.name for layer in viewer.layers if layer.visible}
     assert {"Annotations", "Ruler", "H&E"} <= shown
     qtbot.keyPress(hand.native, Qt.Key.Key_H)

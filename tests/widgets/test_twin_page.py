@@ -253,7 +253,7 @@ def test_plans_are_arms_of_a_virtual_cohort(qtbot, dock, case, opened):
     texts = page.figure.canvas.figure.axes[0].texts
     assert [text.get_text() for text in texts] == [SIMULATED]
 
-    # the bar may be moved without another run; one that is no number is told
+    # the bar may be moved without another run; one that is not a number is told
     page.threshold.setText("")
     assert "\n" in cells(page.outcomes)[0][2]
     assert cells(page.outcomes) != [list(row) for row in cohort_arm_rows(document)]
@@ -346,5 +346,5 @@ def test_plans_are_arms_of_a_virtual_cohort(qtbot, dock, case, opened):
     for name in ("177Lu 5 mg", "177Lu 10 mg"):
         page.arms[name].setChecked(False)
     page.arms["Two"].setChecked(False)
-    assert page.state.text() == "Choose a plan: each one that is chosen is an arm."
+    assert page.state.text() == "Choose at least one plan: each chosen plan is an arm."
     assert not page.run.isEnabled()

@@ -91,7 +91,7 @@ def test_what_was_found_can_be_discarded(segmented, tmp_path):
     height, width = case.store.read(labels).lattice.extent_um
     middle = shapely.box(width / 2 - 400, height / 2 - 400, width / 2 + 400, height / 2 + 400)
     with CorrectionSession(case, "vessels", "reader") as session:
-        with pytest.raises(InputError, match="too large to look through"):
+        with pytest.raises(InputError, match="too large to search"):
             session.find(shapely.box(0, 0, width, height))
         session.find(middle)
         assert len(session.found) > 1

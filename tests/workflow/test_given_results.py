@@ -179,7 +179,7 @@ def test_damage_to_what_was_given_is_told(made):
         document.write_bytes(before.replace(b"1.0", b"1.1", 1))
         state = case_status(Case(made)).states["align_he"]
         assert (state.word, state.damaged) == ("blocked", True)
-        assert "document.json is changed; it was given by the sample: make that" in state.reason
+        assert "document.json is changed; it was given by the sample: create that" in state.reason
         with pytest.raises((InputError, CorruptArtifact), match=r"some steps failed.*align"):
             run_to_end(run_until(Case(made), read_recipe(made)))
     finally:

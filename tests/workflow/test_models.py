@@ -194,11 +194,11 @@ def test_a_model_of_other_classes_is_refused_with_the_difference(cases, tmp_path
 def test_what_is_no_model_is_refused(cases, tmp_path):
     pickled = tmp_path / "model.pkl"
     pickled.write_bytes(b"\x80\x04.")
-    with pytest.raises(InputError, match="no exported model"):
+    with pytest.raises(InputError, match="not an exported model"):
         import_model(cases[0], pickled)
     with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
         archive.writestr("../../card.json", "{}")
-    with pytest.raises(InputError, match="no exported model"):
+    with pytest.raises(InputError, match="not an exported model"):
         import_model(cases[0], tmp_path / "other.zip")
     with pytest.raises(InputError, match="there is no model 'abc'"):
         find_model(cases, "abc")

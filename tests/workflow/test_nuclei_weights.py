@@ -35,7 +35,7 @@ class Quiet(SimpleHTTPRequestHandler):
 
 class Server(ThreadingHTTPServer):
     def handle_error(self, request, client_address):
-        """A client that gives up early, as some tests do, is no error of the server."""
+        """A client that gives up early, as some tests do, is not an error of the server."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 

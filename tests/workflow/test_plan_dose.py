@@ -328,7 +328,7 @@ def test_plans_with_one_seed_are_paired_draw_by_draw():
         with pytest.raises(InputError, match=words):
             compare_plans(records, "A", wrong)
     records["B"]["plan"] = planned(seed=5).model_dump()
-    with pytest.raises(InputError, match="one seed and number of draws"):
+    with pytest.raises(InputError, match="the same seed and number of draws"):
         compare_plans(records, "A", "B")
     other = dosed(planned(seed=5), tiles(suv=np.arange(6) + 1.0))
     assert not np.allclose(other.record["drawn"]["mean_gy"], drawn[0])

@@ -284,7 +284,7 @@ def test_a_scan_far_from_its_prediction_is_a_warning(case, capsys):
 
 def test_a_twin_keeps_its_prior_and_what_it_took_in(case):
     CaseTwin(case, {"k03_sd": "0.5"}).predict_next()
-    with pytest.raises(InputError, match=r"begun with k03_sd = 0\.5; it cannot go on with 1\.0"):
+    with pytest.raises(InputError, match=r"begun with k03_sd = 0\.5; it cannot continue with 1\.0"):
         CaseTwin(case, {"k03_sd": 1})
     assert CaseTwin(case, {"k03_sd": 0.5}).prior.sd[2] == pytest.approx(0.5)
     CaseTwin(case).take_in_next()

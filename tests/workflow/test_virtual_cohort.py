@@ -312,7 +312,7 @@ def test_a_cohort_reports_and_stops_within_an_arm(case):
         ("20 MBq", "bed", "is in MBq, but BED of the mean dose is Gy"),
         ("50 %", "bed", "is in %"),
         ("20 Gy", "tcp", "is in Gy, but Tumour control"),
-        ("20", "tcp", "20 is no probability"),
+        ("20", "tcp", "20 is not a probability"),
         ("-1", "electron", "is negative"),
         ("nan", "bed", "not a number"),
     ],
@@ -337,8 +337,8 @@ def test_thresholds_with_and_without_unit():
         (("--n", "200000"), "200000 patients are too many"),
         (("--seed", "-1"), "--seed"),
         (("--plan", "two"), "has no plan 'two'; the plans of the case are: one"),
-        (("--outcome", "suv"), "there is no outcome 'suv'; known are: bed, electron, alpha, tcp"),
-        (("--threshold", "5", "--outcome", "tcp"), "5 is no probability"),
+        (("--outcome", "suv"), "there is no outcome 'suv'; choose from: bed, electron, alpha, tcp"),
+        (("--threshold", "5", "--outcome", "tcp"), "5 is not a probability"),
         (("--half-width", "0.7"), "half width"),
         (("--antigen-um", "0"), "the antigen must be above 0"),
         (("--organs", "Xx-1=a.csv"), "Xx-1"),
@@ -384,7 +384,7 @@ def test_the_document_names_the_direction(case):
 
 def test_preset_arms_are_plans_with_their_sources(case, capsys):
     code, words = call(capsys, case.root, "--arms", "dose")
-    assert (code, "known are: mass, courses, nuclide" in words) == (2, True)
+    assert (code, "choose from: mass, courses, nuclide" in words) == (2, True)
     own = Plan(name="own", courses=(ONE,), tumour_ml=0.001)
     write_plan(case.root, own)
     code, found = call(capsys, case.root, "--arms", "courses", "--n", 40)

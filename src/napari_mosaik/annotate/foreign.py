@@ -54,7 +54,7 @@ def proposed_class(label: str, known: Iterable[str]) -> str:
     if whole in spelled:
         return spelled[whole]
     found = spelled.get(base) or _QUPATH.get(base, "")
-    for part in map(_words, label.split(":")[1:]):  # "Tumor: Necrosis" is no tumour
+    for part in map(_words, label.split(":")[1:]):  # "Tumor: Necrosis" is not a tumour
         other = spelled.get(part) or _QUPATH.get(part, found)
         if part in _NO_TISSUE or (part not in _STAINED and other != found):
             return ""

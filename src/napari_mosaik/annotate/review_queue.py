@@ -125,7 +125,7 @@ RANKINGS: Final = {
 }
 """Every ranking by name.
 
-The boundary is no part of the default: outlines are where readers err most themselves, and tiles
+The boundary is not part of the default: outlines are where readers err most themselves, and tiles
 full of them made the retrained classifier worse (study in ``docs/annotation.md``).
 """
 
@@ -597,7 +597,7 @@ def expected_gain(queue: Sequence[QueuedTile], wrong: Mapping[int, bool]) -> flo
     """Probability that the next tile of the queue is wrong; None before any was judged.
 
     The scores fall along the queue, so the tiles judged last resemble those that come next: of the
-    last `RECENT` judged tiles that are no control tiles, (wrong + 1/2) / (judged + 1), which is the
+    last `RECENT` judged tiles other than control tiles, (wrong + 1/2) / (judged + 1), which is the
     posterior mean of a share with Jeffreys' prior.
     """
     last = [item for item in queue if not item.control and item.tile in wrong][-RECENT:]

@@ -62,7 +62,7 @@ SHAPE_COMMANDS: Final[Mapping[str, ShapeCommand]] = {
 def why_not(document: AnnotationDocument | None, keys: Sequence[str], command: str) -> str:
     """Why a command does not apply to the shapes with these keys, in words; empty if it does."""
     if document is None or not keys:
-        return "Nothing is selected: take Select and click an annotation"
+        return "Nothing is selected: choose Select and click an annotation"
     shapes = [document.shape(key) for key in keys]
     reasons = [document.lock_reason(shape) for shape in shapes]
     if command == "lock" and not any(one and not _has_lock(shape) for one, shape in
@@ -186,7 +186,7 @@ def add_prediction(document: AnnotationDocument, label: str, area: Area) -> str:
         there = [shape.geometry for shape in document.touching(area)]
         rest = clean(shapely.difference(area, shapely.union_all(there))) if there else area
         if rest is None:
-            raise InputError("this region is annotated already; take Select to change it")
+            raise InputError("this region is annotated already; choose Select to change it")
         area = rest
     key = str(uuid.uuid4())
     document.reshape([AnnotatedShape(key, label, area)], (), "convert")

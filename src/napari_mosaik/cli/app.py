@@ -45,7 +45,7 @@ app = command_group(
     "demo",
     name="napari-mosaik",
     help="Predicted against measured antibody uptake of one tumour: slides, PET and kinetics.\n\n"
-    "Research use only. A newcomer starts with: napari-mosaik demo",
+    "Research use only. To start: napari-mosaik demo",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -113,7 +113,7 @@ def _report_usage(error: Any) -> None:
         first = error.__cause__.errors()[0]
         words = validation_words(first)
         is_whole = first["type"] == "value_error"  # a sentence that names the value
-        error.message = words if is_whole else f"{first['input']!r} is not possible; {words}"
+        error.message = words if is_whole else f"{first['input']!r} is not valid; {words}"
     message = error.format_message().replace("Value error, ", "").rstrip(".")
     if message.startswith("Usage:"):  # a group without a command shows its help
         error.show()

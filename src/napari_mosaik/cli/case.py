@@ -329,7 +329,10 @@ def relink(
     case: Annotated[Path, typer.Argument(metavar="CASE", help="Case folder.")],
     source: Annotated[SourceName, typer.Argument(help="What was moved.")],
     path: Annotated[
-        list[Path], typer.Argument(metavar="PATH", help="Where it is now; for a PET also a folder.")
+        list[Path],
+        typer.Argument(
+            metavar="PATH", help="Its new location; for a PET, a folder is possible, too."
+        ),
     ],
 ) -> None:
     """Let a case find a slide, its PET or a landmark file that was moved.
@@ -408,7 +411,7 @@ def run(
     jobs: Annotated[
         int,
         typer.Option(
-            min=0, help="Cases side by side; 0: as many as fit into cores and free memory."
+            min=0, help="Cases that run in parallel; 0: as many as cores and free memory allow."
         ),
     ] = 1,
     device: Device = "auto",

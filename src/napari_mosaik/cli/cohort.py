@@ -32,11 +32,15 @@ __all__ = ["commands"]
 commands = typer.Typer()
 FromModel = Annotated[
     str,
-    typer.Option("--from", metavar="HASH", help="Fine-tune this model on what changed since."),
+    typer.Option(
+        "--from",
+        metavar="HASH",
+        help="Fine-tune this model on what has changed since its training.",
+    ),
 ]
 Replay = Annotated[
     float | None,
-    number_option("With --from: share of tiles that the model knows already.", "SHARE"),
+    number_option("With --from: fraction of tiles on which the model was trained before.", "SHARE"),
 ]
 
 
@@ -190,7 +194,7 @@ def train(
         bool,
         typer.Option(
             "--ablate",
-            help="Train without each part of the network in turn, and compare; nothing is stored.",
+            help="Ablation: train without each part of the network in turn; nothing is stored.",
         ),
     ] = False,
     set_: SettingChanges = None,
@@ -293,9 +297,9 @@ def predict(
         list[str] | None,
         typer.Option(
             metavar="TILE=CLASS|FILE|drawn",
-            help="Show what another tissue class would make of the prediction; nothing is stored. "
-            "A tile (or several, '17,18=neoplastic'), a GeoJSON file of areas on H&E, or what was "
-            "drawn and not run yet. Repeatable.",
+            help="Show the prediction for other tissue classes of some tiles; nothing is stored. "
+            "A tile (or several, '17,18=neoplastic'), a GeoJSON file of areas on H&E, or 'drawn': "
+            "what was drawn and not run yet. Repeatable.",
         ),
     ] = None,
     attention: Annotated[
@@ -365,8 +369,8 @@ def _ask(case: Any, model: str, what_if: list[str], attention: int | None, json:
     """Answer a question to the predictor in use; nothing is stored."""
     if model or (what_if and attention is not None):
         raise InputError(
-            "--what-if and --attention ask the predictor that the case uses, one at a time; leave "
-            "the other and --model out"
+            "--what-if and --attention ask the predictor that the case uses, one at a time; omit "
+            "the other and --model"
         )
     if attention is None:
         _what_if(case, what_if, json)
@@ -392,8 +396,8 @@ def _what_if(case: Any, asked: list[str], json: bool) -> None:
         print_json(record)
         return
     typer.echo(
-        f"case {case.name}: {count(record['n_edited'], 'tile')} would have other parameters, "
-        f"{record['n_reached']} another prediction; nothing is stored"
+        f"case {case.name}: parameters would change in {count(record['n_edited'], 'tile')}, the "
+        f"prediction in {record['n_reached']}; nothing is stored"
     )
     for text in record["held_fixed"]:
         typer.echo(f"- {text}")
@@ -411,7 +415,7 @@ def _what_if(case: Any, asked: list[str], json: bool) -> None:
             for one in rows
         ],
     )
-    typer.echo("* its own parameters would change; width: of the 90 % interval for a tile")
+    typer.echo("* parameters of the tile itself would change; width: that of its 90 % interval")
 
 
 def _assumed_shapes(case: Any, text: str) -> Any:
@@ -460,7 +464,7 @@ def _attention(case: Any, tile: int, json: bool) -> None:
         place = f"{row - middle:+d}, {column - middle:+d}"
         largest, centre = values[row, column], values[middle, middle]
         rows.append([name, *(f"{100 * v:.1f} %" for v in (shares[name], centre, largest)), place])
-    titles = ["proxy", "weight", "the tile itself", "largest", "its row, column from the tile"]
+    titles = ["proxy", "weight", "the tile itself", "largest", "offset of that (row, column)"]
     table("Attention over the cluster maps (11 x 11 tiles)", titles, rows)
     typer.echo(ATTENTION_MEANS)
 

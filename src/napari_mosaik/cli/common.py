@@ -66,7 +66,7 @@ CaseFolders = Annotated[
 def _known_address(address: str) -> str:
     if address and not re.fullmatch(r"([a-z]+://)?[^\s/]+:\d{1,5}", address):
         raise InputError(
-            f"--scheduler: {address!r} is no address of a scheduler; give HOST:PORT, as "
+            f"--scheduler: {address!r} is not the address of a scheduler; give HOST:PORT, as "
             "'dask scheduler' prints it"
         )
     return address
@@ -108,7 +108,7 @@ def number_option(about: str, metavar: str = "<float>", *, least: float | None =
     def number(text: Any) -> float:
         value = _number(str(text))  # a default is a number already
         if least is not None and value < least:
-            raise typer.BadParameter(f"{text} is not possible: {least:g} or more")
+            raise typer.BadParameter(f"{text} is not valid: give {least:g} or more")
         return value
 
     return typer.Option(help=about, parser=number, metavar=metavar)

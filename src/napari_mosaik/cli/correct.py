@@ -113,7 +113,7 @@ def update(
     device: Device = "auto",
     json: JsonOutput = False,
 ) -> None:
-    """Recompute what corrections have changed, and show what they were worth."""
+    """Recompute what corrections have changed, and show their effect."""
     from napari_mosaik.view.formatting import count
     from napari_mosaik.workflow.case_status import case_status
     from napari_mosaik.workflow.update import update as updated

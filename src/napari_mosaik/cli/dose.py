@@ -26,8 +26,8 @@ __all__ = ["commands"]
 commands = typer.Typer()
 _ROWS = (
     ("time_integral_mbq_h_ml", "time-integrated activity, MBq h/mL"),
-    ("before_first", "share of it before the first time"),
-    ("after_last", "share of it after the last time"),
+    ("before_first", "fraction of it before the first time"),
+    ("after_last", "fraction of it after the last time"),
     ("dose_gy", "absorbed dose of electrons, Gy"),
     ("alpha_particle_gy", "absorbed dose of alpha particles, Gy"),
     ("rbe_weighted_gy", "RBE-weighted dose, Gy"),
@@ -78,14 +78,15 @@ def dose(
         str, typer.Option(metavar="tile|constant|FILE", help="Time course of the activity.")
     ] = "",
     oxygen: Annotated[
-        bool, typer.Option("--oxygen", help="Lessen the effect far from vessels.")
+        bool,
+        typer.Option("--oxygen", help="Reduce the effect far from vessels, where oxygen is low."),
     ] = False,
-    preset: Annotated[str, typer.Option(help="Begin with a published regimen.")] = "",
+    preset: Annotated[str, typer.Option(help="Start from a published regimen.")] = "",
     plan: Annotated[
         str, typer.Option(metavar="NAME", help="Name of the plan in the case; at most four.")
     ] = "",
     replace: Annotated[
-        bool, typer.Option("--replace", help="Replace the plan of this name.")
+        bool, typer.Option("--replace", help="Replace the plan with this name.")
     ] = False,
     compare: Annotated[
         tuple[str, str] | None,
@@ -123,8 +124,8 @@ def dose(
 ) -> None:
     """Absorbed dose, BED and survival if a therapeutic label had gone where the tracer went.
 
-    Of each tile of a case, by plans that are kept in it, or of one measured curve. Research
-    what-if, no treatment plan.
+    For each tile of a case, under the plans that are stored in it, or for one measured curve. A
+    research what-if, not a treatment plan.
     """
     of_case = {
         "--activity-mbq": activity_mbq,
@@ -202,7 +203,7 @@ def _days(text: str) -> list[float]:
         return typed_numbers(text)
     except InputError:
         raise InputError(
-            f"--courses {text!r}: give the days of the courses with commas between, as 0,84,168"
+            f"--courses {text!r}: give the days of the courses, separated by commas, as 0,84,168"
         ) from None
 
 
@@ -283,7 +284,7 @@ def _plans_to_show(
     preset, name, replace = naming
     if compare is not None:
         if changes or settings or preset or name:
-            raise InputError("--compare shows two plans that are there; give no other option")
+            raise InputError("--compare takes two stored plans and no other option")
         return [one for one in compare if read_plan(case.root, one)]
     if changes or settings or preset:
         plan = change_plan(case.root, name, changes, settings, preset, replace=replace)
@@ -315,8 +316,8 @@ def _print_comparison(comparison: Mapping[str, Any]) -> None:
         [*row, figure(indices[name]["share_higher"])]
         for row, name in zip(_index_rows(indices), _shown(indices), strict=True)
     ]
-    title = f"{comparison['second']} less {comparison['first']}, draw by draw"
-    table(title, ["", "5 %", "median", "95 %", "share of draws with more"], rows)
+    title = f"{comparison['second']} minus {comparison['first']}, draw by draw"
+    table(title, ["", "5 %", "median", "95 %", "fraction of draws with more"], rows)
 
 
 def _exchanged(case: Any, names: Sequence[str], files: Mapping[str, Path]) -> dict[str, Any]:
@@ -346,7 +347,7 @@ def _print_exchanged(found: Mapping[str, Any]) -> None:
         typer.echo(
             f"{own['organ']} reaches its limit at {figure(own['largest_mbq'])} MBq of "
             f"{own['nuclide']}; {figure(own['confident_mbq'])} MBq meet all limits in 95 % of the "
-            "draws. No recommendation."
+            "draws. This is not a recommendation."
         )
 
 

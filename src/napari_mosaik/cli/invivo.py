@@ -64,7 +64,7 @@ def show_values(case: CaseFolder, json: JsonOutput = False) -> None:
         return
     if not values:
         typer.echo(
-            f"case {found.name} has no values in vivo yet; add them with: napari-mosaik invivo add"
+            f"case {found.name} has no in-vivo values yet; add them with: napari-mosaik invivo add"
         )
         return
     _table(found.name, values)
@@ -83,7 +83,7 @@ def add_value(
     unit: Unit = "SUVbw",
     decay_reference: Annotated[
         str,
-        typer.Option(help="injection; needed for Bq/mL, an SUV is the same for every reference."),
+        typer.Option(help="injection. Needed for Bq/mL; an SUV does not depend on it."),
     ] = "",
     voxel_sd: Annotated[float | None, number_option("Standard deviation of the voxels.")] = None,
     volume_ml: Annotated[float | None, number_option("Volume, mL.")] = None,
@@ -147,13 +147,13 @@ def import_values(
     decay_reference: Annotated[
         str,
         typer.Option(
-            help="To what the values are decay-corrected: injection, scan (its start) or none."
+            help="Time to which values are decay-corrected: injection, scan (its start) or none."
         ),
     ] = "",
     region: Annotated[str, typer.Option(help="Region, if no column names it.")] = "",
     relative_error: Annotated[
         float | None,
-        number_option("Standard error of the mean as a fraction of it, if no column sd."),
+        number_option("Standard error as a fraction of the mean, if there is no column sd."),
     ] = None,
     replace: Replace = False,
     json: JsonOutput = False,
@@ -198,7 +198,7 @@ def measure(
         typer.Option(metavar="X,Y,Z,R", help="Centre in the patient (as in DICOM) and radius, mm."),
     ] = "",
     mask: Annotated[
-        Path | None, typer.Option(help="DICOM SEG, RTSTRUCT, or labels on its voxels in NIfTI.")
+        Path | None, typer.Option(help="DICOM SEG, RTSTRUCT, or a NIfTI label image on its voxels.")
     ] = None,
     label: Annotated[
         int | None, typer.Option(help="Number of the segment or region, if there are several.")
@@ -217,8 +217,8 @@ def measure(
     recovery: Annotated[
         Literal["none", "mean"],
         typer.Option(
-            help="mean: divide by the recovery of a uniform sphere of this volume without "
-            "background. It is shown in any case."
+            help="mean: divide by the recovery coefficient of a uniform sphere of this volume "
+            "without background. The coefficient is always shown."
         ),
     ] = "none",
     calibration: Annotated[

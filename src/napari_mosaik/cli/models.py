@@ -27,7 +27,7 @@ models = command_group(
     "models cohort --json",
     default="list",
     name="models",
-    help="The trained models of a case or cohort: which there are, and which is used.",
+    help="Trained models of a case or cohort: list, adopt, roll back, exchange, compare.",
     no_args_is_help=True,
 )
 commands.add_typer(models)
@@ -36,7 +36,7 @@ CaseOrCohort = Annotated[
     Path, typer.Argument(metavar="CASE", help="Case folder, or a folder of cases.")
 ]
 ModelHash = Annotated[
-    str, typer.Argument(metavar="HASH", help="Hash of the model, or how it begins.")
+    str, typer.Argument(metavar="HASH", help="Hash of the model, or its first characters.")
 ]
 
 
@@ -79,7 +79,7 @@ def adopt(cases: CaseOrCohort, model: ModelHash, json: JsonOutput = False) -> No
     if json:
         print_json({"model": chosen.hash, "kind": chosen.kind, "cases": names})
         return
-    typer.echo(f"{', '.join(names)}: model {chosen.hash} is used now")
+    typer.echo(f"{', '.join(names)}: now uses model {chosen.hash}")
     typer.echo("dependent results are stale now; recompute them with: napari-mosaik run CASE")
 
 
@@ -94,7 +94,7 @@ def rollback(
     ] = "",
     json: JsonOutput = False,
 ) -> None:
-    """Return to the model that was used before the present one; can be repeated."""
+    """Return to the model that was used before; can be repeated."""
     from napari_mosaik.workflow.models import roll_back
 
     done: list[dict[str, Any]] = []

@@ -89,7 +89,7 @@ def tile(
     case: CaseFolder,
     number: Annotated[int, typer.Argument(metavar="TILE", min=0, help="Index of the tile.")],
     nearest: Annotated[
-        int, typer.Option(min=1, max=50, metavar="K", help="So many training tiles.")
+        int, typer.Option(min=1, max=50, metavar="K", help="Number of training tiles.")
     ] = 5,
     json: JsonOutput = False,
 ) -> None:
@@ -134,7 +134,7 @@ def tile(
     )
     if near is not None:
         table(
-            f"most like it of {count(near.n_training, 'training tile')} (SUV in {tile_data.unit})",
+            f"Nearest of {count(near.n_training, 'training tile')} (SUV in {tile_data.unit})",
             [name.lower() for name in NEAREST_COLUMNS],
             nearest_rows(near, number),
         )
@@ -168,7 +168,7 @@ ClassMap = Annotated[
     typer.Option(
         "--map",
         metavar="CLASS=CLASS",
-        help="Class of the file and the class that it gets; 'CLASS=' excludes it. Repeatable.",
+        help="Class of the file and its class in the case; 'CLASS=' excludes it. Repeatable.",
     ),
 ]
 OwnClasses = Annotated[
@@ -241,7 +241,7 @@ def _take_import(given: Any, name: str, how: Any, event: str, json: bool) -> Non
         typer.echo(row.sentence)
     typer.echo(f"{done.imported} shapes imported for reader {name}, who has {total} now")
     for path in done.copies:
-        typer.echo(f"what was there before is kept in {path}")
+        typer.echo(f"the previous shapes are kept in {path}")
 
 
 @example_command(annotate, "package", "annotate package B12 he.zip --reader Anna")
@@ -252,7 +252,7 @@ def package(
     reader: ReaderName = "",
     json: JsonOutput = False,
 ) -> None:
-    """Pack a reader's annotations for a colleague, without a name of a person or file."""
+    """Pack a reader's annotations for a colleague, without names of persons or files."""
     from napari_mosaik.view.formatting import count
     from napari_mosaik.workflow.annotation_import import write_package
 
@@ -301,7 +301,7 @@ def export(
         ),
     ] = "",
     all_readers: Annotated[
-        bool, typer.Option("--all", help="Export all readers' before they have finished, too.")
+        bool, typer.Option("--all", help="Export those of all readers, finished or not.")
     ] = False,
     json: JsonOutput = False,
 ) -> None:

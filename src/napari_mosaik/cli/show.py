@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class Bar:
-    """A progress bar on the error stream; plain lines where that is no terminal.
+    """A progress bar on the error stream; plain lines where that is not a terminal.
 
     A line is written once its work has taken a while or the next work begins: input that is refused
     at once leaves one line, the error.  Lines with the time left are also written while the work

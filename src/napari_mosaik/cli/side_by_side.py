@@ -60,7 +60,7 @@ def run_side_by_side(
         Messages of the cases that failed, in the order of the cases.
     """
     pool = _Pool(folders, options, _shares(jobs), bar)
-    what = f"{len(folders)} cases, {jobs} side by side"
+    what = f"{len(folders)} cases, {jobs} in parallel"
     with contextlib.closing(pool):
         while pool.fill():
             done = pool.done

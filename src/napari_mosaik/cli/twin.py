@@ -102,8 +102,8 @@ def update_twin(
         bool,
         typer.Option(
             "--slice-recovery",
-            help="Divide the mean of the slice, if it is next, by its recovery: what its PET "
-            "shows of an even uptake (status names it).",
+            help="If the excised slice is next, divide its mean by the slice recovery: the part of "
+            "a uniform uptake that its PET shows (see status).",
         ),
     ] = False,
     set_: SettingChanges = None,
@@ -130,7 +130,7 @@ def update_twin(
 def identify_parameters(
     case: CaseFolder, set_: SettingChanges = None, json: JsonOutput = False
 ) -> None:
-    """Say which parameters the scans that were taken in determine."""
+    """Show which parameters are determined by the scans that were taken in."""
     from napari_mosaik.view.formatting import count
 
     document = _open(case, set_).identify()
@@ -152,12 +152,12 @@ def identify_parameters(
 def worth_of_next_scan(
     case: CaseFolder,
     times: Annotated[
-        str, typer.Option(metavar="H,H,...", help="Times of one more scan, h.")
+        str, typer.Option(metavar="H,H,...", help="Candidate times of one more scan, h.")
     ] = "4,24,48,72,96,120,168,240,336",
     target: Annotated[
         str,
         typer.Option(
-            help="What should be known better: uptake:HOURS, or time_integral:HALF_LIFE_H. "
+            help="Quantity to be narrowed: uptake:HOURS, or time_integral:HALF_LIFE_H. "
             "Default: the uptake at surgery."
         ),
     ] = "",
@@ -165,7 +165,7 @@ def worth_of_next_scan(
     set_: SettingChanges = None,
     json: JsonOutput = False,
 ) -> None:
-    """Say how much one more scan at each time would narrow a target."""
+    """Show how much one more scan at each time would narrow a target."""
     if not 0 < cv <= 1:
         raise InputError(f"--cv {cv:g}: give the relative error of a scan, 0.08 for example")
     found = _open(case, set_)
@@ -207,16 +207,16 @@ def write_time_course(
     case: CaseFolder,
     out: Annotated[
         Path | None,
-        typer.Option(help="Write the median as CSV (time_h,activity_mbq_ml), as dose takes it."),
+        typer.Option(help="Write the median as CSV (time_h,activity_mbq_ml), as dose reads it."),
     ] = None,
     draws: Annotated[
         int,
         typer.Option(
-            min=0, max=4096, help="Write so many draws of the curve beside it, for dose CASE."
+            min=0, max=4096, help="Number of draws of the curve to write beside it, for dose CASE."
         ),
     ] = 0,
     nuclide: Annotated[
-        str, typer.Option(help="Therapeutic nuclide whose time integral is looked at.")
+        str, typer.Option(help="Therapeutic nuclide of the time integral.")
     ] = "Lu-177",
     set_: SettingChanges = None,
     json: JsonOutput = False,
@@ -256,7 +256,7 @@ def write_uptake_map(
     ] = "best",
     json: JsonOutput = False,
 ) -> None:
-    """Write the uptake of the tiles at a time as NIfTI: each follows the tumour's curve."""
+    """Write the uptake of the tiles at one time as NIfTI; each follows the tumour's curve."""
     found = _open(case)
     check_output("--out", out, case_files(found.case))
     document = found.write_map(out, at_h, uptake)
@@ -286,7 +286,7 @@ def simulate_cohort(
         typer.Option(
             metavar="mass|courses|nuclide",
             help="Compare presets: 5 or 10 mg, one or three courses, 177Lu, 225Ac or both. They "
-            "are added to the plans of the case, where they can be changed.",
+            "are added to the plans of the case and can be edited there.",
         ),
     ] = "",
     outcome: Annotated[
@@ -300,18 +300,18 @@ def simulate_cohort(
     threshold: Annotated[
         str,
         typer.Option(
-            help="Outcome from which a patient responds, as 20 or '20 Gy', 0.5 or '50 %'; of an "
-            "organ the highest dose. Default: the limit of the organ, 0.5 for tcp, else the median."
+            help="Outcome above which a patient responds, as 20 or '20 Gy', 0.5 or '50 %'; for an "
+            "organ the largest dose. Default: limit of the organ, 0.5 for tcp, else the median."
         ),
     ] = "",
     half_width: Annotated[
-        float, number_option("Half width of an interval that needs so many patients.")
+        float, number_option("Half width of the interval for which patients are counted.")
     ] = 0.05,
     organs: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NUCLIDE=FILE",
-            help="Table of organs of a nuclide (CSV), as of dose --organs; it is kept in the case. "
+            help="Table of organs of a nuclide (CSV), as for dose --organs; kept in the case. "
             "Repeatable.",
         ),
     ] = None,
@@ -386,9 +386,7 @@ def _keep_organs(found: CaseTwin, text: str) -> None:
 
     name, equals, path = text.partition("=")
     if not equals:
-        raise InputError(
-            f"--organs {text!r} does not say of which nuclide: give it as Lu-177={text}"
-        )
+        raise InputError(f"--organs {text!r} does not say of which nuclide: give Lu-177={text}")
     keep_organ_table(found.case.root, name, Path(path))
 
 
@@ -400,7 +398,7 @@ def record_decision(
     note: Annotated[str, typer.Option(help="Free text.")] = "",
     json: JsonOutput = False,
 ) -> None:
-    """Add a decision, with what is predicted now, to the record of the case."""
+    """Add a decision to the record of the case, with the present prediction."""
     document = _open(case).decide(plan, by, note)
     if json:
         print_json(document)
@@ -416,7 +414,7 @@ def record_observation(
     text: Annotated[str, typer.Option(help="What was observed.")],
     json: JsonOutput = False,
 ) -> None:
-    """Add what was observed later to a decision of the record."""
+    """Add a later observation to a recorded decision."""
     document = _open(case).observe(decision, by, text)
     if json:
         print_json(document)
@@ -430,7 +428,7 @@ def use_time_course(
     plan: Annotated[str, typer.Option(help="Name of the plan that gets the time course.")],
     json: JsonOutput = False,
 ) -> None:
-    """Give a plan of the case the time course of the twin and how uncertain it is."""
+    """Give a plan of the case the time course of the twin, with its uncertainty."""
     from napari_mosaik.view.formatting import count
 
     document = _open(case).use_in_plan(plan)

@@ -47,7 +47,7 @@ def region_name(text: str) -> str:
     Raises
     ------
     InputError
-        If the text is empty, or is no short name.
+        If the text is empty, or is not a short name.
     """
     name = " ".join(text.lower().split())
     if not re.fullmatch(r"[^\W_][\w .+-]{0,39}", name):

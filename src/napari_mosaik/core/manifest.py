@@ -138,7 +138,7 @@ def read_sealed(path: Path) -> dict[str, Any]:
     Raises
     ------
     CorruptArtifact
-        A byte of the document was changed, its seal is lost, or it is no document.
+        A byte of the document was changed, its seal is lost, or it is not a document.
     FileNotFoundError
         There is no such file.
     """

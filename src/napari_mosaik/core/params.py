@@ -110,7 +110,7 @@ class Params(BaseModel):
 
     @classmethod
     def _n_values(cls, name: str) -> str:
-        """How many values a setting has, in words; empty for one that is no list."""
+        """How many values a setting has, in words; empty for one that is not a list."""
         info = cls.model_fields.get(name)
         if info is None or get_origin(info.annotation) is not tuple:
             return ""
@@ -128,7 +128,7 @@ class Params(BaseModel):
         return frozenset(idle)
 
     def lowest_in_words(self) -> Mapping[str, str]:
-        """What the lowest value of a setting stands for, by name, where it is no plain number."""
+        """What the lowest value of a setting stands for, by name, where that is not a number."""
         return {}
 
     def digest(self) -> str:

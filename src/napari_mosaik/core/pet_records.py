@@ -121,23 +121,23 @@ def renamed_items(text: str, names: Mapping[str, str]) -> str:
 
 
 def record_problem(error: ValidationError) -> tuple[str, str]:
-    """The item of an injection record that is not valid, and why: "-1 MBq is not possible ..."."""
+    """The item of an injection record that is not valid, and why: "-1 MBq is not valid ..."."""
     first = error.errors()[0]
     name, value = str(first["loc"][0]) if first["loc"] else "", first["input"]
     shown = f"{value:g}" if isinstance(value, float) else f"{value}"
     shown = f"{shown} {record_unit(name)}".strip()
     limits = first.get("ctx", {})
     if "gt" in limits:
-        return name, f"{shown} is not possible; more than {limits['gt']:g}"
+        return name, f"{shown} is not valid; give more than {limits['gt']:g}"
     if "ge" in limits:
-        return name, f"{shown} is not possible; {limits['ge']:g} or more"
+        return name, f"{shown} is not valid; give {limits['ge']:g} or more"
     if "expected" in limits:
-        return name, f"'{value}' is not possible; {limits['expected']}"
+        return name, f"'{value}' is not valid; give {limits['expected']}"
     if first["type"] == "value_error":
-        return name, f"'{value}' is not possible; {limits['error']}"
+        return name, f"'{value}' is not valid; {limits['error']}"
     if first["type"] == "extra_forbidden":
-        return name, "is no item of the injection record"
-    return name, f"'{value}' is not possible; {validation_words(first)}"
+        return name, "is not an item of the injection record"
+    return name, f"'{value}' is not valid; {validation_words(first)}"
 
 
 class PetHeader(BaseModel):

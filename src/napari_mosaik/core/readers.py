@@ -39,7 +39,7 @@ def check_reader_name(name: str) -> str:
     if not valid or len(composed) > _LONGEST or len(coded_name(composed)) > _LONGEST_FILE:
         raise InputError(
             f"'{name}' is not a valid reader name: give a name or pseudonym of at most "
-            f"{_LONGEST} letters, digits and blanks"
+            f"{_LONGEST} letters, digits and spaces"
         )
     return composed
 

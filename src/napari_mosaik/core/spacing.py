@@ -36,7 +36,7 @@ def check_spacing(spacing_um: float | Sequence[float], what: str = "") -> tuple[
     in_nm = all(math.isfinite(size) and low <= size / 1000 <= high for size in pair)
     meant = " x ".join(f"{size / 1000:g}" for size in dict.fromkeys(pair))
     raise InputError(
-        f"{what}{': ' * bool(what)}a pixel size of {shown} µm is not possible; "
+        f"{what}{': ' * bool(what)}a pixel size of {shown} µm is not valid; "
         + (f"did you mean {meant} µm ({shown} nm)? Give" if in_nm else "give")
         + f" a number between {low:g} and {high:g} µm"
     )

@@ -69,7 +69,7 @@ def decoded(content: bytes, name: str) -> str:
         if not encoding and _LATIN.fullmatch(content):
             return content.decode("latin-1")
         raise InputError(
-            f"{name} is no text in {encoding or 'UTF-8'} (byte {error.start}); save it as UTF-8"
+            f"{name} is not text in {encoding or 'UTF-8'} (byte {error.start}); save it as UTF-8"
         ) from error
 
 
@@ -98,7 +98,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """What a wrong name may have been meant to be, as the end of a message."""
     names = list(known)
     found = get_close_matches(name, names, 1)
-    return f"did you mean '{found[0]}'?" if found else f"known are: {', '.join(names)}"
+    return f"did you mean '{found[0]}'?" if found else f"choose from: {', '.join(names)}"
 
 
 def same_words(text: str) -> str:
@@ -119,7 +119,7 @@ def typed_number(text: str) -> float:
     Raises
     ------
     InputError
-        If it is no finite number, or its comma may as well separate thousands ("14,689").
+        If it is not a finite number, or its comma may as well separate thousands ("14,689").
     """
     plain = text.strip()
     if re.fullmatch(r"[+-]?[1-9]\d{0,2}(,\d{3})+", plain):
@@ -141,7 +141,7 @@ def typed_numbers(text: str) -> list[float]:
     Raises
     ------
     InputError
-        If a part is no number as `typed_number` reads it.
+        If a part is not a number as `typed_number` reads it.
     """
     return [typed_number(part) for part in text.split(";" if ";" in text else ",")]
 

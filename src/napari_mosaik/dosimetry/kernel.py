@@ -114,7 +114,7 @@ class DoseKernel:
                 f"{energy[place]:g} MeV"
             )
         if not energy.sum() > 0:
-            raise InputError(f"{file.name}: the energies add up to 0, which is no kernel")
+            raise InputError(f"{file.name}: the energies add up to 0: not a kernel")
         _check_masses(file.name, radius, rows[:, 3])
         if radius[0] > 0:
             radius, energy = np.concatenate([[0.0], radius]), np.concatenate([[0.0], energy])
@@ -214,7 +214,7 @@ def _cell(name: str, row: int, cell: str) -> float:
     try:
         return float(cell) if cell.strip() else math.nan
     except ValueError:
-        raise InputError(f"{name}: {cell!r} in row {row} is no number") from None
+        raise InputError(f"{name}: {cell!r} in row {row} is not a number") from None
 
 
 def _check_masses(name: str, radius_cm: FloatArray, mass_g: FloatArray) -> None:

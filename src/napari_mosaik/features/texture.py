@@ -274,7 +274,12 @@ class TextureParams(Params):
         1, "Distance of the two pixels of a pair.", label="Distance", unit="px", ge=1, advanced=True
     )
     min_pixels: int = setting(
-        30, "Smaller nuclei have no texture.", label="Least nucleus", unit="px", ge=2, advanced=True
+        30,
+        "Smaller nuclei have no texture.",
+        label="Minimum nucleus",
+        unit="px",
+        ge=2,
+        advanced=True,
     )
 
 

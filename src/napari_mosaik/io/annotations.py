@@ -107,7 +107,7 @@ def read_geojson(
         Receives a sentence for each kind of doubt with the identifiers of its shapes: those that
         were repaired or excluded (points and lines have no area).
     tissue_only
-        Exclude cells, detections and tiles, which are no annotations of tissue.
+        Exclude cells, detections and tiles, which are not annotations of tissue.
     points
         Keep points, as tiny areas around them.
     slide_name
@@ -470,7 +470,7 @@ def zipped_files(
     Raises
     ------
     InputError
-        If it is no zip, or damaged; if a file is larger than *limit* bytes, or packed so densely
+        If it is not a zip, or damaged; if a file is larger than *limit* bytes, or packed so densely
         that it can be no real one; or if a name leads out of the archive.
     """
     try:
@@ -490,7 +490,7 @@ def zipped_files(
         raise InputError(f"there is no file {path}") from None
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"{path.name} is no readable zip: {reason}") from error
+        raise InputError(f"{path.name} is not a readable zip: {reason}") from error
 
 
 _DENSEST: Final = 200
@@ -637,7 +637,7 @@ def _geometry(
         doubts.add("has no geometry and is excluded", key)
         return None
     try:
-        with np.errstate(invalid="ignore"):  # coordinates that are no numbers are excluded below
+        with np.errstate(invalid="ignore"):  # coordinates that are not numbers are excluded below
             found = shapely.force_2d(shape(dict(stored)))
     except Exception:  # noqa: BLE001 - shapely raises what the coordinates lead to
         doubts.add("has an outline that cannot be read and is excluded", key, hopeless=True)
@@ -663,7 +663,7 @@ def _geometry(
 
 
 def _repaired(geometry: Any) -> Any:
-    """A valid geometry of the same area: what lies in a hole is no part of it.
+    """A valid geometry of the same area: what lies in a hole is not part of it.
 
     `shapely.make_valid` would add the part of a hole that lies outside of its outline.
     """
@@ -723,7 +723,7 @@ def _shape(key: str, feature: Mapping[str, Any], geometry: Any, doubts: _Doubts)
     if isinstance(given, list) and all(isinstance(part, str) for part in given):
         given = ": ".join(given)
     if not (given is None or isinstance(given, dict) or isinstance(given, str)):  # noqa: SIM101
-        doubts.add("has a classification that is no name ({}) and counts as without class",
+        doubts.add("has a classification that is not a name ({}) and counts as without class",
                    key, json.dumps(given)[:40])  # fmt: skip
         given = None
     named = {"name": given} if isinstance(given, str) else dict(given or {})

@@ -597,7 +597,7 @@ def _check_name(name: str) -> None:
     elif wrong:
         reason = f"it may not contain {wrong[0]!r}"
     elif name != name.strip() or name.endswith("."):
-        reason = "it may not begin or end with a blank, nor end with a full stop"
+        reason = "it may not begin or end with a space, nor end with a full stop"
     elif name.partition(".")[0].casefold() in _RESERVED:
         reason = "Windows keeps this name for a device"
     elif len(name) > _LONGEST_NAME:
@@ -605,7 +605,7 @@ def _check_name(name: str) -> None:
     else:
         return
     raise InputError(
-        f"{name[:80]!r} is no name for a case: {reason}; choose another folder, or give --name"
+        f"{name[:80]!r} is not a valid case name: {reason}; choose another folder, or give --name"
     )
 
 

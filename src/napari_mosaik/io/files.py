@@ -112,7 +112,7 @@ def in_words(error: Exception) -> str:
 
 
 def remove_tree(path: Path) -> None:
-    """Delete a folder and its content; a missing folder is no error."""
+    """Delete a folder and its content; a missing folder is not an error."""
     with saving("the removal of old files", path.parent), contextlib.suppress(FileNotFoundError):
         shutil.rmtree(path)
 

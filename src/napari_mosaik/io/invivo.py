@@ -92,7 +92,7 @@ def read_invivo(path: Path) -> tuple[InvivoValue, ...]:
     Raises
     ------
     InputError
-        If a column is missing or unknown, or a value is no number or impossible; the message
+        If a column is missing or unknown, or a value is not a number or impossible; the message
         names the line.
     """
     file = path / INVIVO_FILE if path.is_dir() else path

@@ -340,7 +340,7 @@ class LabelRewriter(LabelWriter):
                 link_files(row, self.place / str(level) / "c" / name, equal)
 
     def _link_some(self, chunks: Path, level: int, indices: Iterable[tuple[int, int]]) -> None:
-        """Link some chunks of a level; those of zeros are no files."""
+        """Link some chunks of a level; those of zeros are not files."""
         for i, j in indices:
             row = chunks / str(i)
             if (row / str(j)).is_file():

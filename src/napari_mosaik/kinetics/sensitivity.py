@@ -302,7 +302,7 @@ def iter_sobol(
     Raises
     ------
     InputError
-        If n is no power of 2 of at least 16.
+        If n is not a power of 2 of at least 16.
 
     References
     ----------

@@ -283,7 +283,7 @@ def _fit_line(name: str, stack: Stack, columns: Sequence[str], training: _Traini
 def _fit_trees(name: str, stack: Stack, columns: Sequence[str], training: _Training) -> Baseline:
     kind, known = name.partition("_")[0], training.columns(name, stack, columns)
     if kind not in ("forest", "boosting"):
-        raise ValueError(f"'{kind}' are no trees")
+        raise ValueError(f"'{kind}' are not trees")
     fitted = fit_trees(
         "forest" if kind == "forest" else "boosting", known, training.y, training.seed
     )

@@ -3,7 +3,7 @@
     draws of all inputs at once (Latin hypercube) ─► prediction of each draw ─► SD of each tile
     predictions on the drawn numbers, a linear fit ─► share of each source
 
-The model stays as it is: this is no error of the model, and no interval.
+The model stays as it is: this is neither an error of the model nor an interval.
 """
 
 from __future__ import annotations

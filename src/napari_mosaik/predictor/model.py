@@ -158,7 +158,7 @@ class TrainedModel:
         try:
             card = json.loads((folder / _CARD).read_text("utf-8"))
             if "classes" in card and card.get("kind") != "mosaik":
-                raise InputError(f"the model in {folder} is no predictor of uptake")
+                raise InputError(f"the model in {folder} is not a predictor of uptake")
             model = cls(unpack((folder / _WEIGHTS).read_bytes()), card)
             content = model.hash
         except (ValueError, SafetensorError, AttributeError) as error:

@@ -68,7 +68,7 @@ class NetworkParams(Params):
     )
     without: tuple[Part, ...] = setting(
         (),
-        "Parts that are cut out of the network, to see what each contributes.",
+        "Parts that are removed from the network, to see what each contributes (ablation).",
         advanced=True,
         only_with={"architecture": "slide"},
     )
@@ -118,7 +118,7 @@ class TrainParams(NetworkParams):
     )
     intervals: bool = setting(
         True,
-        "Whether each training case is held out once more, to learn how far predictions are off.",
+        "Whether each training case is held out once more, to calibrate the intervals.",
     )
     epochs: int = setting(30, "Maximum number of epochs.", ge=1, le=1000)
     batch_size: int = setting(

@@ -108,7 +108,7 @@ class Attention:
     """How the network weights the cluster maps around n tiles; means over members and heads.
 
     A weight says how much of a cell goes into a mean inside the network.  It is not importance: a
-    large weight on something that the rest ignores changes nothing.  It is no cause either.
+    large weight on something that the rest ignores changes nothing.  It is not a cause either.
 
     Parameters
     ----------
@@ -231,7 +231,7 @@ def member_network(model: TrainedModel, number: int) -> MosaikNetwork | SlideNet
         ) from error
     if not all(bool(values.isfinite().all()) for values in tensors.values()):
         raise InputError(
-            f"the predictor {model.hash[:12]} has weights that are no numbers; train it again"
+            f"the predictor {model.hash[:12]} has weights that are not numbers; train it again"
         )
     return network.eval()
 

@@ -73,7 +73,7 @@ class Surroundings:
 
     def __init__(self, inputs: TileInputs, fwhm_um: float) -> None:
         if not fwhm_um > 0 or not np.isfinite(fwhm_um):
-            raise InputError(f"a PET resolution of {fwhm_um} µm is not possible; give it in µm")
+            raise InputError(f"a PET resolution of {fwhm_um} µm is not valid; give it in µm")
         self.inputs, self.fwhm_um = inputs, fwhm_um
 
     def columns(self, stack: Stack) -> FloatArray:

@@ -699,7 +699,7 @@ def _card(
 ) -> dict[str, Any]:
     """All that is needed to assess and to use the model, as a JSON document.
 
-    What is under ``"times"`` is no part of the model's content.
+    What is under ``"times"`` is not part of the model's content.
     """
     first = data.everything[0]
     return {

@@ -61,7 +61,7 @@ def read_card(folder: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     from safetensors.numpy import load_file
 
     if not folder.is_dir():
-        raise CorruptArtifact(f"there is no model in {folder}: it is no folder")
+        raise CorruptArtifact(f"there is no model in {folder}: it is not a folder")
     if not any((folder / name).exists() for name in _FILES):
         raise InputError(f"there is no model in {folder}: it has no {' and no '.join(_FILES)}")
     check_files(folder, f"the model in {folder}")

@@ -477,7 +477,7 @@ def _pale_threshold(
         if frame <= second or contrast < params.min_contrast:
             break
         if share < 0.5 or contrast < 2 * params.min_contrast:
-            # Rims of dark tissue are no tissue of their own.
+            # Rims of dark tissue are not tissue of their own.
             rims = scipy.ndimage.binary_dilation(grey <= threshold, iterations=_RIM_PX) | off
             own = (grey <= second) & ~rims
             rim_only = np.count_nonzero(own) < _OWN_SHARE * pale.sum()

@@ -245,7 +245,7 @@ class Prior:
         for name in free:
             if name not in self.names:
                 raise InputError(
-                    f"{name!r} is no parameter of the prior; it has {', '.join(self.names)}"
+                    f"{name!r} is not a parameter of the prior; it has {', '.join(self.names)}"
                 )
             if free.count(name) > 1:
                 raise InputError(f"the free parameter {name} is named twice")

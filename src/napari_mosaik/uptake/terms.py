@@ -144,7 +144,7 @@ def combine_terms(record: InjectionRecord, header: PetHeader) -> SuvTerms:
     Values of the record take precedence, those of the file fill the gaps; a half-life that neither
     has comes from the table of nuclides.  The file of a specimen scanned ex vivo holds the weight
     and dose of the specimen, so conflicts give a warning and the record (of the patient) is used.
-    A missing item is no error here: `SuvTerms.factor` names it when it needs it.
+    A missing item is not an error here: `SuvTerms.factor` names it when it needs it.
 
     Raises
     ------

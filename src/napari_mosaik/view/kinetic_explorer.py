@@ -50,7 +50,7 @@ _FIRST = (
 )
 _TYPICAL_SURFACE = 0.005
 RESOLVED: Final = 1e-7
-"""Share of the dose to which the solver keeps the curves: less than that is no number."""
+"""Share of the dose to which the solver keeps the curves: less than that is not a number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ class SliderSpec:
             raise InputError(f"{self.label}: {error}") from None
         if value < 0 or (not self.logarithmic and value > self.high):
             top = f" to {self.high:g}" if not self.logarithmic else " or more"
-            raise InputError(f"{self.label} = {value:g} is not possible; give 0{top}")
+            raise InputError(f"{self.label} = {value:g} is not valid; give 0{top}")
         return value
 
 

@@ -79,7 +79,7 @@ def card_lines(record: Mapping[str, Any]) -> tuple[str, ...]:
         replay = record["replay"] or {}
         new = count(replay.get("new_tiles", 0), "new tile")
         known = replay.get("tiles", 0)
-        lines.append(f"learned on from {record['parent'][:8]}: {new} and {known} known")
+        lines.append(f"fine-tuned from {record['parent'][:8]}: {new} and {known} known")
     if record["classes"]:
         lines.append(f"classes: {', '.join(record['classes'])}")
     if record["readers"]:
@@ -108,19 +108,17 @@ def _split_lines(split: Any) -> list[str]:
         return []
     if "block_um" in split:
         size, guard = number(split["block_um"], "µm"), number(split["guard_um"], "µm")
-        return [f"judged on blocks of {size} that were held out, nothing nearer than {guard}"]
+        return [f"assessed on held-out blocks of {size} with a guard of {guard}"]
     return [f"{count(len(split.get('held_out', ())), 'block')} held out"]
 
 
 def _score_lines(record: Mapping[str, Any]) -> list[str]:
     metrics, lines = record["metrics"] or {}, []
     for name, scores in metrics.get("classes", {}).items():
-        lines.append(f"{name}: Dice {number(scores['dice'])} on what was held out")
+        lines.append(f"{name}: Dice {number(scores['dice'])} on held-out annotations")
     calibration = record["calibration"] or {}
     if calibration.get("error") is not None:
-        lines.append(
-            f"calibration error {number(calibration['error'])} (0: its confidence is right)"
-        )
+        lines.append(f"calibration error {number(calibration['error'])} (0: perfectly calibrated)")
     comparison = record["card"].get("comparison") or record["card"].get("training", {}).get(
         "comparison"
     )
@@ -164,7 +162,7 @@ def comparison_lines(record: Mapping[str, Any], *, blind: bool = False) -> tuple
 def _verdict(score: Mapping[str, Any]) -> str:
     low, high = score["low"], score["high"]
     if low is None or low <= 0 <= high:
-        return "The difference may be chance."
+        return "The difference may be due to chance."
     better = (high < 0) == bool(score.get("lower_is_better"))
     return "The new model is better." if better else "The new model is worse."
 

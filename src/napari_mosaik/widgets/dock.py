@@ -487,7 +487,7 @@ class _Header(QWidget):
     def show_states(self) -> None:
         """Show how much is to do."""
         space = self._controller.workspace
-        states = [  # a step that waits for what not every user gives is no task
+        states = [  # a step that waits for what not every user gives is not a task
             state.word
             for name, state in space.states.items()
             if not (state.word == "blocked" and step_named(name).optional)

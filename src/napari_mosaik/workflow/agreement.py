@@ -244,14 +244,14 @@ def adjudicate(
     """
     by, prefer = check_reader_name(by), check_reader_name(prefer)
     if by.casefold() == BOTH:
-        raise InputError(f"'{by}' marks what both agree on; name who decides differently")
+        raise InputError(f"'{by}' is reserved for what both agree on; give another name")
     documents = _two_or_more(case, stain)
     _known(case, stain, documents, prefer)
     others = [check_reader_name(other)] if other else [r for r in documents if r != prefer]
     if len(others) > 1:
         raise InputError(
             f"case {case.name} has the readers {', '.join(documents)}; "
-            f"say with --other against whom {prefer} is preferred"
+            f"name the reader to compare {prefer} with: --other"
         )
     if others == [prefer]:
         raise InputError(f"reader {prefer} cannot be compared with themselves; give another reader")

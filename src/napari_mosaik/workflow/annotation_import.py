@@ -217,8 +217,8 @@ class AnnotationImport:
         own = new or same_words(target) == same_words(name)
         if target and spelled not in self.known and not own:
             raise InputError(
-                f"'{target}' is no class of case {self.case.name} ({', '.join(self.known)}); use "
-                f"one of these, or declare it as a class of your own: --own-class '{target}'"
+                f"'{target}' is not a class of case {self.case.name} ({', '.join(self.known)}); "
+                f"use one of these, or declare it as a class of your own: --own-class '{target}'"
             )
         for one in found:
             self._mapping[one] = spelled
@@ -399,7 +399,7 @@ class AnnotationImport:
         if max(right / lattice.spacing_um[1], bottom / lattice.spacing_um[0]) <= _SHARE:
             raise InputError(
                 f"{self.path.name}: all shapes lie within the first pixel of the slide: the "
-                "coordinates are shares of a picture; export them in pixels of full resolution"
+                "coordinates are fractions of the image size; export pixels of full resolution"
             )
         if not stated:
             return
@@ -644,7 +644,7 @@ def merge_package(case: Case, path: Path) -> AnnotationImport:
     Raises
     ------
     InputError
-        If the file is no package, is damaged, comes from a newer version, or belongs to another
+        If the file is not a package, is damaged, comes from a newer version, or belongs to another
         slide.
     """
     about = _about(path)
@@ -670,8 +670,8 @@ def _about(path: Path) -> dict[str, Any]:
     found = zipped_files(path, lambda name: name == _ABOUT, _LARGEST_ABOUT)
     if len(found) != 1:
         raise InputError(
-            f"{path.name} is no annotation package: it holds {len(found) or 'no'} {_ABOUT}; import "
-            "a file of another program with: annotate import"
+            f"{path.name} is not an annotation package: it holds {len(found) or 'no'} {_ABOUT}; "
+            "import a file of another program with: annotate import"
         )
     (content,) = found.values()
     try:
@@ -680,7 +680,9 @@ def _about(path: Path) -> dict[str, Any]:
         raise InputError(f"{_ABOUT} of {path.name} is damaged: {error}") from error
     made = about.get("format") if isinstance(about, dict) else None
     if not isinstance(made, int) or isinstance(made, bool) or made < 1:
-        raise InputError(f"{_ABOUT} of {path.name} states no format; it is no annotation package")
+        raise InputError(
+            f"{_ABOUT} of {path.name} states no format; it is not an annotation package"
+        )
     if made > FORMAT:
         raise InputError(
             f"{path.name} was written by a newer version (format {made}, known is {FORMAT}); "

@@ -397,7 +397,7 @@ def annotating_readers(cases: Iterable[Case], stain: str = _STAIN) -> list[str]:
 
 
 def readings(case: Case, stain: str = _STAIN) -> dict[str, AnnotationDocument]:
-    """The annotations of each reader; sets that an adjudicator has made are no readings."""
+    """The annotations of each reader; sets that an adjudicator has made are not readings."""
     return {
         reader: document
         for reader, document in reader_documents(case, stain).items()
@@ -598,7 +598,7 @@ class WithheldMap:
             return self.readers.get(reader, "")
         return (
             f"{_hidden(reader, self.learned)}, and {reader} has not drawn and finished there. "
-            "Without a name it is shown to who does not read this slide"
+            "Without a name it is shown to anyone who does not read this slide"
         )
 
 
@@ -714,7 +714,7 @@ def shapes_to_export(
         raise InputError(
             f"case {case.name} has the readers {', '.join(reading)}, and readers see each other's "
             "marks after all have finished the tiles in which anybody has drawn "
-            f"({', '.join(waiting)} not yet): give one with --reader, or --all if you are no reader"
+            f"({', '.join(waiting)} not yet): give one with --reader, or --all if you are not a reader"
         )
     if reader:
         name = check_reader_name(reader)

@@ -322,7 +322,7 @@ class _Resolution:
         except CorruptArtifact as error:
             wrong = str(error).partition("; run its step")[0]
             return _Verdict(
-                "blocked", "damaged", (f"{wrong}; it was {origin.is_given}: make that again",)
+                "blocked", "damaged", (f"{wrong}; it was {origin.is_given}: create that again",)
             )
         return _Verdict("done", "given", (origin.is_given,))
 

@@ -288,7 +288,7 @@ def _trainable(
     others = sorted({str(s.properties[READER]) for s in shapes if s.properties.get(READER)})
     if others := [name for name in others if name in withheld]:
         warnings.append(
-            f"case {case.name}: the annotations of {' and '.join(others)} take no part until both "
+            f"case {case.name}: the annotations of {' and '.join(others)} are not used until both "
             "readers have finished the tiles in which they lie"
         )
         shapes = tuple(shape for shape in shapes if shape.properties.get(READER) not in withheld)
@@ -301,7 +301,7 @@ def _trainable(
         )
         raise InputError(
             f"the annotations of case {case.name} hold classes of another program ({names}), which "
-            "the pipeline does not know; say what they are: napari-mosaik annotate import "
+            "the pipeline does not know; map them: napari-mosaik annotate import "
             f"{case.root} {case.annotations_path('he')} --replace {maps}"
         )
     named = tuple(shape for shape in shapes if shape.label)
@@ -312,7 +312,7 @@ def _trainable(
     if unknown:
         names = ", ".join(repr(name) for name in unknown)
         warnings.append(
-            f"case {case.name}: {names} is no class of the pipeline and was not declared as one "
+            f"case {case.name}: {names} is not a class of the pipeline and was not declared as one "
             "of your own; it trains as a class of its own and counts as neither neoplastic nor "
             "non-neoplastic"
         )
@@ -339,7 +339,7 @@ def _about_classes(annotated: AnnotatedCases, warnings: list[str]) -> list[str]:
             each = ", ".join(f"{name or 'unnamed'} ({n} shapes)" for name, n in counts.items())
             notes.append(
                 f"case {case.name}: annotations of several readers together: {each}; where they "
-                "differ, the class of most of them trains with less weight, and an even split not"
+                "differ, the majority's class trains with less weight, and a tie does not train"
             )
     return notes
 

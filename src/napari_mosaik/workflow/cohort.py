@@ -144,7 +144,7 @@ def _require_done(cases: Sequence[Case], absent: Collection[str] = ()) -> None:
                 state = states[maker.name]
                 todo = f"Run: napari-mosaik run {case.root}"
                 if state.word == "blocked":
-                    todo = "Give the case what it lacks, or train without it"
+                    todo = "Supply what is missing, or train without this case"
                 raise Blocked(
                     f"case {case.name} is not ready for training: '{maker.title}' is {state.word} "
                     f"({state.reason}). {todo}"
@@ -258,14 +258,12 @@ def train_network(
     held_out = case_named(cases, test)
     if guard is not None and (split != "block" or guard < 2):
         raise InputError(
-            f"--guard {guard}: it is for --split block and has to be 2 tiles or more, because "
-            "neighbouring tiles overlap and share the answer"
+            f"--guard {guard}: give 2 tiles or more, and only with --split block: "
+            "neighbouring tiles overlap, so they leak the answer"
         )
     training, chosen = training_cases(cases, test, split)
     if parent is not None and split == "block":
-        raise InputError(
-            "--from starts from a model of other cases; leave it out for --split block"
-        )
+        raise InputError("--from starts from a model of other cases; omit it with --split block")
     if parent is not None:
         params = _inherited(parent, held_out, split, params)
         check_replay(replay)
@@ -458,7 +456,7 @@ def _inherited(
 ) -> TrainParams:
     """The settings for fine-tuning; a parent that has seen the test case is refused."""
     if parent.is_classifier:
-        raise InputError(f"the model {parent.hash[:12]} is no predictor of uptake")
+        raise InputError(f"the model {parent.hash[:12]} is not a predictor of uptake")
     card = parent.card
     content = _content(held_out, card)
     seen = [e["case"] for e in card["cases"]

@@ -76,7 +76,7 @@ class DoseParams(Params):
     )
     retained: float = setting(
         1.0,
-        "Share of Bi-213 and what follows it that stays where Ac-225 has decayed.",
+        "Fraction of Bi-213 and its daughters that stays where Ac-225 has decayed.",
         label="Daughters retained",
         ge=0,
         le=1,
@@ -84,7 +84,7 @@ class DoseParams(Params):
     within_cv: float = setting(
         0.0,
         "Coefficient of variation of the dose within the region, which the PET cannot see; more "
-        "cells survive an uneven dose.",
+        "cells survive a non-uniform dose.",
         label="Unseen variation (CV)",
         ge=0,
         le=0.5,
@@ -96,7 +96,7 @@ def dose_settings(given: Mapping[str, Any]) -> DoseParams:
     own = {}
     for name, value in given.items():
         if not name.startswith(_PREFIX):
-            raise InputError(f"--set: {name!r} is no setting here; they begin with '{_PREFIX}'")
+            raise InputError(f"--set: {name!r} is not a setting here; they begin with '{_PREFIX}'")
         own[name.removeprefix(_PREFIX)] = value
     return DoseParams.parse(own, "--set")
 
@@ -167,7 +167,7 @@ def curve_dose(
     if not 0 < dose * dose < math.inf or not 0 < q < math.inf:
         raise InputError(
             f"{file.name}: activities up to {max(values):g} MBq/mL give a dose of {dose:g} Gy, "
-            "which is no dose of tissue; give MBq/mL"
+            "which is implausible; give MBq/mL"
         )
     response = respond(
         dose,
@@ -230,7 +230,7 @@ def _constants(
     sources = {
         "rbe": "MIRD 22: Sgouros et al. 2010, J Nucl Med 51:311 (3 to 7)",
         "retained": "all daughters stay; assumption",
-        "within_cv": "an even dose; assumption",
+        "within_cv": "a uniform dose; assumption",
     }
     for name, value in params:
         source = sources.get(name, "illustrative, not specific for ccRCC")
@@ -296,7 +296,7 @@ def _numbers(file: Path, columns: Sequence[str]) -> list[list[float]]:
         try:
             numbers.append([float(cell) for cell in row])
         except ValueError:
-            raise InputError(f"{words} is no number") from None
+            raise InputError(f"{words} is not a number") from None
         if len(row) != len(columns) or not all(map(math.isfinite, numbers[-1])):
             raise InputError(f"{words} is not a time and an activity for each column")
     if not numbers:

@@ -321,7 +321,7 @@ def read_organ_table(path: Path) -> OrganTable:
     for place, row in enumerate(rows[1:], 1):
         organ, numbers = _organ_row(row, header, f"{path.name}: row {place}, {','.join(row)!r}")
         if organ in limits:
-            raise InputError(f"{path.name}: {organ!r} stands there twice")
+            raise InputError(f"{path.name}: {organ!r} is listed twice")
         cvs[organ] = numbers.pop() if header[-1] == "cv" else 0.0
         limits[organ] = numbers.pop()
         coefficients[organ] = math.prod(numbers) / 1e3
@@ -338,7 +338,7 @@ def _organ_row(row: list[str], header: tuple[str, ...], where: str) -> tuple[str
     except ValueError:
         numbers = []
     if len(cells) != len(header) or not numbers or not all(map(math.isfinite, numbers)):
-        raise InputError(f"{where}, is not as the header")
+        raise InputError(f"{where}, does not match the header")
     if not cells[0]:
         raise InputError(f"{where}, names no organ")
     cv = numbers[-1] if header[-1] == "cv" else 0.0

@@ -335,17 +335,17 @@ class _Import:
         about = self.facts.raw.get(name)
         unit = str(about.get("Units") or "s") if isinstance(about, Mapping) else "s"
         if unit.lower() not in _HOURS:
-            raise InputError(f"{name} is in '{unit}', which is no unit of time")
+            raise InputError(f"{name} is in '{unit}', which is not a unit of time")
         return _typed(name, cells[name]) * _HOURS[unit.lower()] * 3600
 
     def _after_injection_h(self, seconds: float) -> float:
         start = self.facts.raw.get("InjectionStart")
         if not isinstance(start, int | float):
             raise InputError(
-                "the sidecar states no InjectionStart, so times of PET-BIDS (s from TimeZero) have "
-                "no place after the injection; add it, or give a column time_h"
+                "the sidecar states no InjectionStart, so PET-BIDS times (s from TimeZero) cannot "
+                "be converted to times after injection; add it, or give a column time_h"
             )
-        self._state(f"seconds from TimeZero, less InjectionStart {start:g} s, / 3600 = time_h")
+        self._state(f"seconds from TimeZero, minus InjectionStart {start:g} s, / 3600 = time_h")
         return (seconds - start) / 3600
 
     def _factor(self, unit: str, reference: str, time_h: float) -> float:
@@ -615,8 +615,8 @@ def _check_patient(case: Case, volume: PetVolume) -> None:
         )
     if own and not known and not volume.is_named(case.patient):
         raise InputError(
-            f"the series names a patient, and case {case.name} knows '{case.patient}': confirm "
-            "with same_patient that it is the same, or give another series"
+            f"the series names a patient, and case {case.name} is of '{case.patient}': confirm "
+            "with same_patient that they are the same, or give another series"
         )
     given = case.file.injection
     both = (given.injected if given else None, volume.images[0].header.injected)

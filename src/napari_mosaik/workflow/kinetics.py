@@ -122,7 +122,7 @@ def iter_records(
     Each is the document of `patient_record` or `iter_tile_record`, or says why it is
     ``not_available``.
     """
-    yield Progress(0.0, 1, "what the images determine")
+    yield Progress(0.0, 1, "identifiability")
     found = {"patient": judge_kinetics(patient, surface_density_per_um)}
     work = iter_tile_record(tile, tile, surface_density_per_um)
     try:

@@ -296,7 +296,7 @@ class _Side:
 def _middle(blocks: Sequence[Block]) -> list[Block]:
     """At most `MAX_BLOCKS` blocks: those nearest to the middle of all."""
     if not blocks:
-        raise Blocked("there is no tissue to classify; look at the tissue mask")
+        raise Blocked("there is no tissue to classify; check the tissue mask")
     places = np.array([[block.rows.start, block.cols.start] for block in blocks], float)
     away = np.square(places - places.mean(axis=0)).sum(axis=1)
     return [blocks[place] for place in sorted(np.argsort(away, kind="stable")[:MAX_BLOCKS])]

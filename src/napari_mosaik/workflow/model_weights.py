@@ -258,7 +258,7 @@ def _copied(
         received += len(chunk)
         if received > _MAX_BYTES:
             raise MosaikError(
-                f"the file is larger than {_MAX_BYTES} bytes; these are no such weights"
+                f"the file is larger than {_MAX_BYTES} bytes; it cannot hold these weights"
             )
         checksum.update(chunk)
         file.write(chunk)

@@ -360,7 +360,7 @@ def _adoptions(case: Case) -> list[dict[str, Any]]:
 def _in_force(events: Sequence[dict[str, Any]], present: str) -> list[str]:
     """The models that were used one after another, without those rolled back; the last is present.
 
-    An event that was written but not carried out is no part of it.
+    An event that was written but not carried out is not part of it.
     """
     used: list[str] = []
     for event in events:
@@ -456,7 +456,7 @@ def import_model(case: Case, source: Path) -> KnownModel:
     Raises
     ------
     InputError
-        It is no such file, it was trained on this case, or its classes are not those of the case.
+        It is not such a file, was trained on this case, or has other classes than the case.
     CorruptArtifact
         Its content is not what its hash says; the message names both.
     """
@@ -497,7 +497,7 @@ def _unpacked(source: Path, scratch: Path) -> Path:
                 (folder / part).write_bytes(archive.read(entry))
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
         raise InputError(
-            f"{source} is no exported model ({error}); a model is exported with: "
+            f"{source} is not an exported model ({error}); a model is exported with: "
             "napari-mosaik models export CASE HASH FILE.zip"
         ) from error
     return folder
@@ -511,11 +511,12 @@ def _folder_in(entries: Sequence[zipfile.ZipInfo], source: Path) -> str:
     first = next(iter(folders), "")
     if other or len(folders) != 1 or len(set(names)) < len(names) or not _HASH.fullmatch(first):
         raise InputError(
-            f"{source} is no exported model: it holds {', '.join(other or names) or 'nothing'}; "
-            f"a model is one folder HASH with {', '.join(_PARTS)}"
+            f"{source} is not an exported model: it holds "
+            f"{', '.join(other or names) or 'nothing'}; a model is one folder HASH with "
+            f"{', '.join(_PARTS)}"
         )
     if sum(entry.file_size for entry in entries) > _MAX_BYTES:
-        raise InputError(f"{source} is larger than {_MAX_BYTES} bytes; this is no model")
+        raise InputError(f"{source} is larger than {_MAX_BYTES} bytes; this is not a model")
     return first
 
 
@@ -528,7 +529,7 @@ def _verified(folder: Path, source: Path) -> KnownModel:
 
     for part in (_PARTS[0], _PARTS[2]):
         if not (folder / part).is_file():
-            raise InputError(f"{source} is no model: it lacks {part}")
+            raise InputError(f"{source} is not a model: it lacks {part}")
     try:
         card = json.loads((folder / "card.json").read_text("utf-8"))
         arrays = load_file(str(folder / "weights.safetensors"))

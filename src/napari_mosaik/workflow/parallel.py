@@ -304,7 +304,7 @@ def _result(future: Future, scheduler: str) -> Any:
         return future.result()
     except KilledWorker as error:
         raise MosaikError(
-            f"workers of the cluster at {scheduler} ended again and again on the same block; give "
+            f"workers of the cluster at {scheduler} died repeatedly on the same block; give "
             "them more memory, or run without --scheduler (finished blocks are kept)"
         ) from error
     except (CancelledError, CommClosedError) as error:

@@ -256,7 +256,7 @@ def find_missed(
     for params in _looser(case, segmented, read_recipe(case.root)[step.name]):
         found = preview(case, step, params, region, stop)
         if not found.whole:
-            raise InputError("this area is too large to look through; drag around a smaller one")
+            raise InputError("this area is too large to search; drag around a smaller one")
         labels = found.results[segmented]
         assert isinstance(labels, LabelImage)
         offered = [one for one in _areas(labels, area) if _is_new(editor, one)]

@@ -393,8 +393,8 @@ class PlanModel:
         if r90 > extent / 2:
             self.warnings.append(
                 f"the electrons of {kernel.name} reach {r90 / 1000:.1f} mm (90 % of the energy), "
-                f"more than half of the specimen ({extent / 1000:.1f} mm): what lies outside it is "
-                "counted as without activity, and the map as even in depth"
+                f"more than half of the specimen ({extent / 1000:.1f} mm): outside it no activity "
+                "is assumed, and the map is taken as uniform in depth"
             )
         density = self.plan.density_g_ml
         return DoseSpread(shape.tolist(), spacing, kernel, density_g_ml=density)
@@ -1042,7 +1042,7 @@ _SETTING_SOURCES: Final = {
     "repair": "illustrative, not specific for ccRCC (share, half-time in h)",
     "rbe": "MIRD 22: Sgouros et al. 2010, J Nucl Med 51:311 (3 to 7)",
     "retained": "all daughters stay; assumption",
-    "within_cv": "an even dose; assumption",
+    "within_cv": "a uniform dose; assumption",
     "density_g_ml": "soft tissue; assumption",
     "oxygen_m": "Alper, Howard-Flanders 1956; Wenzl, Wilkens 2011",
     "oxygen_m_alpha": "1 to 1.3; Wenzl, Wilkens 2011",
@@ -1167,13 +1167,13 @@ def compare_plans(plans: Mapping[str, Any], first: str, second: str) -> dict[str
         raise InputError(
             f"'{first}' has seed {settings[0][0]} and {settings[0][1]} draws, '{second}' "
             f"{settings[1][0]} and {settings[1][1]}: only equal draws can be compared; give both "
-            "plans one seed and number of draws"
+            "plans the same seed and number of draws"
         )
     uptakes = [plans[n]["uptake"] for n in (first, second)]
     if uptakes[0] != uptakes[1]:
         raise InputError(
-            f"'{first}' follows the {uptakes[0]} uptake, '{second}' the {uptakes[1]} one; let both "
-            "follow one"
+            f"'{first}' follows the {uptakes[0]} uptake, '{second}' the {uptakes[1]} one; choose "
+            "the same for both"
         )
     drawn = [plans[name]["drawn"] for name in (first, second)]
     found: dict[str, Any] = {"first": first, "second": second, "indices": {}}

@@ -152,7 +152,7 @@ class Course(Params):
             return self.activity * (1e3 if self.unit == "GBq" else 1.0)
         if surface_m2 is None:
             raise InputError(
-                f"{self.activity:g} MBq/m2 of {self.nuclide} need the body surface of the patient"
+                f"{self.activity:g} MBq/m2 of {self.nuclide} need the patient's body surface area"
             )
         return self.activity * surface_m2
 
@@ -249,13 +249,13 @@ class Plan(Params):
         "constant",
         "Time course: 'constant' after a rise, 'tile' for the delivery-limited curve of each tile, "
         "or a CSV file with the header time_h,activity_mbq_ml (and draw_1,draw_2,... for draws of "
-        "the curve), decay-corrected, of any scale, or a table as invivo.csv, of which the tumour "
-        "is used.",
+        "the curve), decay-corrected, on any scale, or a table like invivo.csv, of which the "
+        "tumour is used.",
         label="Time course",
     )
     rise_h: float = setting(
         72.0,
-        "Time until which the activity rises from 0 in a straight line; constant (but for decay) "
+        "Time until which the activity rises linearly from 0; constant (except for decay) "
         "from then on. An assumption.",
         label="Rise",
         unit="h",
@@ -270,7 +270,7 @@ class Plan(Params):
         label="Kernel",
     )
     oxygen: bool = setting(
-        False, "Lessen the effect far from vessels, where oxygen is low.", label="Oxygen"
+        False, "Reduce the effect far from vessels, where oxygen is low.", label="Oxygen"
     )
     oxygen_m: float = setting(
         3.0,
@@ -306,7 +306,7 @@ class Plan(Params):
     )
     retained: float = setting(
         1.0,
-        "Share of Bi-213 and what follows it that stays where Ac-225 has decayed.",
+        "Fraction of Bi-213 and its daughters that stays where Ac-225 has decayed.",
         label="Daughters retained",
         ge=0,
         le=1,
@@ -314,7 +314,7 @@ class Plan(Params):
     within_cv: float = setting(
         0.0,
         "Coefficient of variation of the dose within a tile, which the PET cannot see; more cells "
-        "survive an uneven dose.",
+        "survive a non-uniform dose.",
         label="Unseen variation (CV)",
         ge=0,
         le=0.5,
@@ -323,14 +323,14 @@ class Plan(Params):
         1.05, "Density of the tissue.", label="Density", unit="g/mL", gt=0.2, lt=3, advanced=True
     )
     doubling_days: float | None = setting(
-        None, "Doubling time of the cells; empty: none are born.", label="Doubling time", gt=0
+        None, "Doubling time of the cells; empty: no proliferation.", label="Doubling time", gt=0
     )
     kick_off_days: float = setting(
-        0.0, "Day from which cells are born.", label="Kick-off", unit="d", ge=0
+        0.0, "Day on which proliferation starts.", label="Kick-off", unit="d", ge=0
     )
     until_days: float | None = setting(
         None,
-        "Day at which survival is asked for, and up to which dose counts; empty: all of it.",
+        "Day on which survival is evaluated; dose counts up to it. Empty: all dose counts.",
         label="Until",
         gt=0,
         le=36500,
@@ -351,23 +351,23 @@ class Plan(Params):
     )
     antibody_mg: float | None = setting(
         None,
-        "Mass of antibody of each course; empty: that of the tracer. Enters the virtual cohort "
-        "only, by an antigen that is occupied.",
+        "Mass of antibody of each course; empty: that of the tracer. Used by the virtual cohort "
+        "only, where it occupies antigen.",
         label="Antibody mass",
         gt=0,
         le=1000,
     )
     draws: int = setting(1000, "Number of draws.", label="Draws", ge=20, le=20000)
-    seed: int = setting(0, "Random seed; plans with one seed are compared draw by draw.", ge=0)
+    seed: int = setting(0, "Random seed; plans with the same seed are compared draw by draw.", ge=0)
     spreads: Spreads = setting(Spreads(), "How uncertain each assumption is.")
-    sources: tuple[str, ...] = setting((), "Where the plan comes from.")
-    limits: tuple[str, ...] = setting((), "What is known of its limits.")
+    sources: tuple[str, ...] = setting((), "Sources of the plan.")
+    limits: tuple[str, ...] = setting((), "Known limits of the plan.")
 
     @field_validator("name")
     @classmethod
     def _a_file_name(cls, name: str) -> str:
         if problem := _name_problem(name):
-            raise ValueError(f"{name[:80]!r} is no name for a plan: {problem}")
+            raise ValueError(f"{name[:80]!r} is not a valid plan name: {problem}")
         return name
 
     @field_validator("repair")
@@ -419,7 +419,7 @@ class Plan(Params):
         without = [name for name in names if name not in BUILT_IN_KERNELS]
         if self.kernel == "built-in" and without:
             raise ValueError(
-                f"there is no built-in kernel of {without[0]}, one is there for "
+                f"there is no built-in kernel of {without[0]}, only of "
                 f"{', '.join(BUILT_IN_KERNELS)}; use 'local', right for alpha particles on tiles"
             )
         if "kernel" in self.files and len(names) > 1:
@@ -454,13 +454,13 @@ def _name_problem(name: str) -> str:
         return "it is empty; give one"
     wrong = re.sub(r"[\w -]", "", name)
     if wrong:
-        return f"it may not contain {wrong[0]!r}; use letters, digits, blanks, - and _"
+        return f"it may not contain {wrong[0]!r}; use letters, digits, spaces, - and _"
     if name != name.strip() or "  " in name:
-        return "blanks may stand between words only, one at a time"
+        return "spaces are allowed between words only, one at a time"
     if len(name) > _LONGEST_NAME:
-        return f"it has {len(name)} letters, {_LONGEST_NAME} are possible"
+        return f"it has {len(name)} characters, at most {_LONGEST_NAME} are allowed"
     if name.casefold() in _DEVICES:
-        return "Windows keeps this name for a device; choose another"
+        return "Windows reserves this name for a device; choose another"
     return ""
 
 
@@ -593,7 +593,7 @@ def _arm(
 def _girentuximab() -> Preset:
     return Preset(
         title="177Lu-girentuximab phase 1",
-        about="2405 MBq/m2, then twice 75 % of the activity before, every 84 days (3 months)",
+        about="2405 MBq/m2, then twice 75 % of the previous activity, every 84 days (3 months)",
         plan=Plan(
             name="177Lu-girentuximab phase 1",
             courses=_lutetium(3),
@@ -623,7 +623,7 @@ def _arms() -> tuple[Preset, ...]:
             courses=_lutetium(1),
         ),
         _arm(
-            "177Lu three courses", "2405 MBq/m2, then twice 75 % of the activity before, every "
+            "177Lu three courses", "2405 MBq/m2, then twice 75 % of the previous activity, every "
             "84 days", lutetium, (_MARROW, "4 of 23 patients of phase 1 received a third course"),
             courses=_lutetium(3),
         ),
@@ -777,7 +777,7 @@ def add_arms(root: Path, key: str) -> tuple[str, ...]:
         If there is no such set, or the case would have more than four plans.
     """
     if key not in ARM_SETS:
-        raise InputError(f"there are no arms '{key}'; known are: {', '.join(ARM_SETS)}")
+        raise InputError(f"there are no arms '{key}'; choose from: {', '.join(ARM_SETS)}")
     there, names = read_plans(root), ARM_SETS[key][1]
     new = [name for name in names if name not in there]
     if len(there) + len(new) > PLANS_KEPT:
@@ -849,7 +849,7 @@ def change_plan(
         For an unknown preset or setting, or as `write_plan` and `parse_plan`.
     """
     if preset and preset not in PRESETS:
-        raise InputError(f"there is no preset {preset!r}; known are: {', '.join(PRESETS)}")
+        raise InputError(f"there is no preset {preset!r}; choose from: {', '.join(PRESETS)}")
     own = name or preset or _FIRST_NAME
     there = own in [path.stem for path in _paths(root)]
     values: dict[str, Any] = {}
@@ -861,7 +861,9 @@ def change_plan(
     for key, text in settings.items():
         entry = key.removeprefix(_SETTING_PREFIX)
         if entry == key or entry in ("name", "courses", "fractions"):
-            raise InputError(f"--set: {key!r} is no setting here; they are 'dose.alpha' and so on")
+            raise InputError(
+                f"--set: {key!r} is not a setting here; they are 'dose.alpha' and so on"
+            )
         table, dot, inner = entry.partition(".")
         if dot:
             values[table] = {**dict(values.get(table) or {}), inner: text}

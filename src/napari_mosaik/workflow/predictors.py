@@ -69,7 +69,7 @@ class Predictor:
         try:
             card = json.loads((folder / "card.json").read_text("utf-8"))
             if card.get("kind") != "mosaik":
-                raise InputError(f"the model in {folder} is no predictor of uptake")
+                raise InputError(f"the model in {folder} is not a predictor of uptake")
             cases = tuple(str(entry["case"]) for entry in card["cases"])
             return cls(folder, cases, str(card["test_case"]))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

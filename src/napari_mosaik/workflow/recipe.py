@@ -39,7 +39,7 @@ def recipe_from(values: Mapping[str, Any], where: str = "recipe") -> Recipe:
         if not isinstance(settings, Mapping):
             raise InputError(
                 f"{where}: {name} = {str(settings)[:80]} is not valid: the settings of a step "
-                f"stand below the heading [{name}]"
+                f"belong below the heading [{name}]"
             )
     return {
         step.name: step.params.parse(values.get(step.name, {}), f"{where}, step {step.name}")

@@ -125,8 +125,8 @@ def _check(case: Case, trial: Case, key: str, source: Source) -> list[str]:
         return []
     if known is None and not measured:
         return [
-            f"nothing was noted of the {source.about} of case {case.name} and nothing was measured "
-            "on it yet, so it could not be compared"
+            f"the {source.about} of case {case.name} has no recorded content and no results yet, "
+            "so the new file could not be compared with it"
         ]
     place = ", ".join(str(trial.path(path)) for path in trial.file.paths(key))
     before = f"that of the case: {known}" if known else "its results were measured on another"

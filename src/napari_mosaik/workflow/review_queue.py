@@ -597,7 +597,7 @@ class QueueSession(Closing):
         """Accept a tile, reject it, or note that it is edited; a later decision replaces it."""
         if decision not in get_args(Decision):
             raise InputError(
-                f"'{decision}' is no decision on a tile; use one of: "
+                f"'{decision}' is not a decision on a tile; use one of: "
                 f"{', '.join(get_args(Decision))}"
             )
         self._check(tile)
@@ -644,7 +644,7 @@ class QueueSession(Closing):
             raise InputError(
                 f"{len(self.queue.tiles) - len(self.judged)} tiles of the review queue of case "
                 f"{self.case.name} have no decision yet, and the expected gain is not below the "
-                "value that was set; go on with the queue"
+                "value that was set; continue with the queue"
             )
         if not self.finished:
             self.part.append({"event": _FINISHED, "judged": len(self.judged)})

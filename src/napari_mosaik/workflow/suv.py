@@ -206,7 +206,7 @@ def resolution_mm(text: str) -> float | None:
     Raises
     ------
     InputError
-        It is no number, or no PET scanner has it.
+        It is not a number, or no PET scanner has it.
     """
     if not text.strip():
         return None

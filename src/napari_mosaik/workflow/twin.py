@@ -104,7 +104,7 @@ _SLICE_ERROR: Final = 0.05
 _SLICE_FWHM_MM: Final = 1.5
 """Resolution of the scanner of the slice where the case states none."""
 _SMALL_SLICE: Final = 0.9
-"""A PET that shows less of an even uptake of the slice is a note."""
+"""A PET that shows less of a uniform uptake of the slice is a note."""
 _RECOVERED: Final = "divided by the recovery"
 _S_PER_H: Final = 3600.0
 _SURGERY_H: Final = 336.0
@@ -233,7 +233,7 @@ class CaseTwin:
             was, now = getattr(before, name), getattr(asked, name)
             if was != now:
                 raise InputError(
-                    f"this twin was begun with {name} = {was}; it cannot go on with {now}: a "
+                    f"this twin was begun with {name} = {was}; it cannot continue with {now}: a "
                     "prior is chosen before the first scan"
                 )
         return before
@@ -348,8 +348,8 @@ class CaseTwin:
             return ""
         share, fwhm_mm = known
         words = (
-            f"The slice is small for its PET of {fwhm_mm:g} mm: of an even uptake its tiles would "
-            f"show {100 * share:.0f} % on average; "
+            f"The slice is small for its PET of {fwhm_mm:g} mm: of a uniform uptake its tiles "
+            f"would show {100 * share:.0f} % on average; "
         )
         if _RECOVERED in taken.source:
             return f"{words}its mean was divided by that recovery"
@@ -357,7 +357,7 @@ class CaseTwin:
 
     @cached_property
     def slice_recovery(self) -> tuple[float, float] | None:
-        """Share of an even uptake that the tiles of the slice show, and resolution of its PET, mm.
+        """Share of a uniform uptake that the tiles of the slice show, and FWHM of its PET, mm.
 
         The tissue of the tiles, seen with a Gaussian of that full width at half maximum, as a mean
         over the tiles with an uptake; nothing outside the tissue.  None without tiles or uptake.
@@ -1077,7 +1077,7 @@ class CaseTwin:
         if not 1 <= number <= len(made):
             raise InputError(f"there is no decision {number}; the record has {len(made)}")
         if not text.strip() or not by.strip():
-            raise InputError("give what was observed, and who says so")
+            raise InputError("give what was observed, and by whom")
         line = {"time": _now(), "by": by.strip(), "observed": text.strip()}
         line |= {"observed_of": made[number - 1]["time"], "plan_was": made[number - 1]["plan"]}
         with self.case.writing():

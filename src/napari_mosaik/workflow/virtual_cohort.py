@@ -132,7 +132,7 @@ def kept_organ_tables(root: Path) -> dict[str, OrganTable]:
     Raises
     ------
     InputError
-        If a file is no such table, or is named after no nuclide.
+        If a file is not such a table, or is named after no nuclide.
     """
     found = {}
     for path in sorted(_organ_folder(root).glob("*.csv")):
@@ -448,7 +448,7 @@ def outcome_kind(name: str) -> CohortOutcome:
     """Unit, words and direction of an outcome; raises `InputError` for one that cannot be."""
     if name not in COHORT_OUTCOMES and not name.startswith(ORGAN_PREFIX):
         raise InputError(
-            f"there is no outcome '{name}'; known are: {', '.join(COHORT_OUTCOMES)}, organ:NAME"
+            f"there is no outcome '{name}'; choose from: {', '.join(COHORT_OUTCOMES)}, organ:NAME"
         )
     if name in COHORT_OUTCOMES:
         return COHORT_OUTCOMES[name]
@@ -600,7 +600,7 @@ def _known_organs(
             if plan.fractions:
                 missing[_organ(organ)] = (
                     f"plan '{name}' has an external beam, whose dose to organs is not known here: "
-                    "leave that arm out"
+                    "exclude that arm"
                 )
             for own in dict.fromkeys(course.nuclide for course in plan.courses):
                 if own not in tables or organ not in tables[own].gy_per_mbq:
@@ -627,7 +627,7 @@ def _notes(
     notes = [
         "Every arm has the same patients; a therapeutic label is taken to follow the tracer.",
         "Absorbed dose and BED are those of the tumour's mean: differences within the tumour, "
-        "which the PET cannot see, lessen the effect of a dose.",
+        "which the PET cannot see, reduce the effect of a dose.",
     ]
     if patterns:
         words = list(dict.fromkeys(one.words for one in patterns.values()))
@@ -669,7 +669,7 @@ def cohort_threshold(text: str, kind: CohortOutcome) -> float | None:
     Raises
     ------
     InputError
-        If it is no number, in another unit, or no possible outcome.
+        If it is not a number, in another unit, or no possible outcome.
     """
     typed = text.strip()
     if not typed:
@@ -695,7 +695,7 @@ def _possible(value: float, kind: CohortOutcome) -> float:
         raise InputError(f"the threshold must be a finite number, not {value:g}")
     if kind.unit != _GY and not 0 <= value <= 1:
         raise InputError(
-            f"the threshold {value:g} is no probability: {kind.label} lies between 0 and 1"
+            f"the threshold {value:g} is not a probability: {kind.label} lies between 0 and 1"
         )
     if kind.unit == _GY and kind.name != "bed" and value < 0:
         raise InputError(f"the threshold {value:g} Gy is negative; no absorbed dose is")
@@ -789,7 +789,7 @@ def _no_difference(cohort: Cohort) -> list[str]:
     if float(np.ptp(every)) > _SAME * max(1.0, float(np.abs(every).max())):
         return []
     words = f"Every patient has the outcome {float(every[0]):.3g} in every arm"
-    return [f"{words}: shares and P(A better) tell nothing."]
+    return [f"{words}: shares and P(A better) are uninformative."]
 
 
 def _summary(values: FloatArray) -> dict[str, float]:

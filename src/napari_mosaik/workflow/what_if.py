@@ -205,7 +205,7 @@ def what_if(
 ) -> Generator[Progress, None, WhatIf]:
     """The prediction of a case if some areas of its H&E section were of other classes.
 
-    Tissue in an area gets its class; what is no tissue stays so.  All that the steps up to the
+    Tissue in an area gets its class; what is not tissue stays so.  All that the steps up to the
     prediction compute from it is computed again, and nothing is stored.
 
     Parameters

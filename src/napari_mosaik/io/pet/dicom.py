@@ -514,7 +514,7 @@ class _Frame:
             _SAME_DIRECTION
         ):
             raise InputError(
-                f"{self.path.name} states an orientation of its slice that is no rotation"
+                f"{self.path.name} states an orientation of its slice that is not a rotation"
             )
         return float(np.cross(axes[:3], axes[3:]) @ np.asarray(place, float))
 

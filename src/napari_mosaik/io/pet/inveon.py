@@ -109,7 +109,7 @@ class InveonSeries:
             if len(pointer) != 2 or not all(re.fullmatch(r"\d{1,10}", part) for part in pointer):
                 raise InputError(
                     f"{self._image.name} begins its frame {number} at data_file_pointer "
-                    f"'{' '.join(pointer)[:40]}', which is no place in a file"
+                    f"'{' '.join(pointer)[:40]}', which is not a place in a file"
                 )
             start = (int(pointer[0]) << 32) + int(pointer[1])
         start += place * pixels * self._kind.itemsize
@@ -225,7 +225,7 @@ def _stated(words: Words, name: str, item: str, unclear: dict[str, str]) -> date
         unclear[item] = f"{name} is {when.isoformat(sep=' ')}, a date without a time"
         return None
     if text and when is None:
-        unclear[item] = f"{name} '{text[:40]}' is no date as Inveon writes it"
+        unclear[item] = f"{name} '{text[:40]}' is not a date as Inveon writes it"
     return when
 
 

@@ -54,7 +54,7 @@ def read_mask(path: Path, grid: VolumeGrid, label: int | None = None) -> VoiMask
     Raises
     ------
     InputError
-        If the file is no mask, has other voxels than the PET (both are named), another frame of
+        If the file is not a mask, has other voxels than the PET (both are named), another frame of
         reference, no such label, or is empty.
     """
     kind, data = _opened(path)
@@ -72,7 +72,7 @@ def read_mask(path: Path, grid: VolumeGrid, label: int | None = None) -> VoiMask
 def mask_regions(path: Path) -> dict[int, str]:
     """Numbers and names of the regions of a mask; names are for the screen and nowhere kept.
 
-    Raises `InputError` as `read_mask` for a file that is no mask.
+    Raises `InputError` as `read_mask` for a file that is not a mask.
     """
     kind, data = _opened(path)
     if kind == "NIFTI":
@@ -95,7 +95,7 @@ def _opened(path: Path) -> tuple[str, Any]:
         kind = str(data.get("Modality", "")).upper()
     if kind not in ("RTSTRUCT", "SEG"):
         raise InputError(
-            f"{path.name} is no mask: its modality is {kind or 'not stated'}, not SEG or RTSTRUCT"
+            f"{path.name} is not a mask: modality {kind or 'not stated'}, not SEG or RTSTRUCT"
         )
     return kind, data
 
@@ -140,7 +140,7 @@ def _labels(path: Path, series: NiftiSeries) -> FloatArray:
     values = np.stack([series.stored(place) for place in range(series.n_slices)])
     if not np.array_equal(values, np.rint(values)):
         raise InputError(
-            f"{path.name} holds values that are no whole numbers: it is no label image"
+            f"{path.name} holds values that are not whole numbers: it is not a label image"
         )
     return values
 

@@ -244,13 +244,15 @@ def _geometry(
     if directions is not None and not (
         np.abs(directions.T @ directions - np.eye(3)).max() <= _SAME_SIZE
     ):
-        raise InputError(f"{name} has a qform that is no rotation; write the header again")
+        raise InputError(f"{name} has a qform that is not a rotation; write the header again")
     sizes, source = pixdim, "pixdim" if directions is None else "qform"
     if int(head["sform"]) > 0:
         sform = np.asarray(head["srow"], float).reshape(3, 4)[:, :3]
         lengths = np.sqrt((sform**2).sum(axis=0))
         if not (np.isfinite(sform).all() and lengths.min() > 0):
-            raise InputError(f"{name} has a sform that is no geometry; write the header again")
+            raise InputError(
+                f"{name} has an sform that is not a valid geometry; write the header again"
+            )
         axes = sform / lengths
         if np.abs(axes.T @ axes - np.eye(3)).max() > _SAME_SIZE:
             raise InputError(f"{name} has a sheared sform; resample the image to right angles")

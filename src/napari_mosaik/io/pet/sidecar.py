@@ -320,7 +320,7 @@ def _time_zero(
             if day and day.lower() != "n/a" and day.replace("-", "") != clock[:10].replace("-", ""):
                 raise InputError(f"ScanDate '{day}' and TimeZero '{clock}' contradict; correct one")
             return _parsed(clock, "TimeZero")
-        raise InputError(f"TimeZero '{clock}' is no time of day (hh:mm:ss)")
+        raise InputError(f"TimeZero '{clock}' is not a time of day (hh:mm:ss)")
     if not day or day.lower() == "n/a":
         text = f"the sidecar states times of day ({clock}) without a date; enter the date and time"
         notes.append(f"{text} of injection and scan")
@@ -335,7 +335,7 @@ def _parsed(text: str, name: str) -> datetime:
         return datetime.fromisoformat(text)
     except ValueError:
         raise InputError(
-            f"{name} '{text}' is no date and time; write them as 2024-05-31 and 09:30:00"
+            f"{name} '{text}' is not a date and time; write them as 2024-05-31 and 09:30:00"
         ) from None
 
 
@@ -362,7 +362,7 @@ def _positive(found: Mapping[str, Any], name: str) -> float | None:
     """An amount; zero is what converters write when they do not know."""
     value = _number(found.get(name), name)
     if value is not None and value < 0:
-        raise InputError(f"{name} {value:g} is not possible; more than 0")
+        raise InputError(f"{name} {value:g} is not valid; give more than 0")
     return value or None
 
 

@@ -43,7 +43,11 @@ def put_encoder_weights(encoder: nn.Module, weights: dict[str, Tensor]) -> None:
     missing = [n for n in own if n not in weights and not n.endswith("num_batches_tracked")]
     other = [n for n in weights if n not in own]
     shapes = [n for n in weights if n in own and weights[n].shape != own[n].shape]
-    for what, names in (("lack", missing), ("have besides", other), ("have another", shapes)):
+    for what, names in (
+        ("lack", missing),
+        ("have an extra", other),
+        ("have another shape of", shapes),
+    ):
         if names:
             raise InputError(
                 "the encoder weights are of another network than DenseNet169 with three colours: "

@@ -320,7 +320,7 @@ def _torch_layout(
     expected = layer_shapes(architecture)
     odd = sorted(set(expected) ^ set(found))
     if odd:
-        word = "lack the layer" if odd[0] in expected else "have a layer more,"
+        word = "lack the layer" if odd[0] in expected else "have an extra layer,"
         raise InputError(
             f"{path} holds the weights of another network: they {word} '{odd[0]}'. "
             "Needed is StarDist's 2D_versatile_he or one trained with the same configuration"

@@ -31,7 +31,7 @@ INDEX_WORDS: Final = {
     "tcp": ("tumour control probability", ""),
 }
 """Words and unit of each index."""
-_WHAT_IF: Final = "Research what-if, no treatment plan."
+_WHAT_IF: Final = "Research what-if, not a treatment plan."
 
 
 def _plans(results: CaseResults) -> Mapping[str, Any]:

@@ -83,7 +83,7 @@ def _vessel_layers(results: CaseResults, choice: str) -> list[LayerSpec]:
 
 
 def _reasons(table: object) -> list[str]:
-    """Why each excluded object is no vessel, in the order of the labels."""
+    """Why each excluded object is not a vessel, in the order of the labels."""
     return [str(reason) for reason in table["reason"]] if isinstance(table, Table) else []
 
 

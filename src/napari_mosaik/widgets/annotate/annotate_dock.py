@@ -506,7 +506,7 @@ class AnnotateDock(QWidget):
             made.setEnabled(not reason)
             made.setToolTip(reason or command.tip.format(um=distance))
         if not shapes:
-            self.chosen.setText("Selected: nothing. Take Select and click an annotation.")
+            self.chosen.setText("Selected: nothing. Choose Select and click an annotation.")
             return
         area = number(sum(shape.geometry.area for shape in shapes) / 1e6, "mm²")
         names = ", ".join(dict.fromkeys(shape.label or "no class" for shape in shapes))

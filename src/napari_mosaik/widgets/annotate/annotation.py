@@ -223,7 +223,7 @@ class Annotation(QObject):
         if self._opened is None:
             self.open()
         if self._opened is None:
-            raise InputError("the decision is not kept: the reader's journal cannot be opened")
+            raise InputError("the decision was not saved: the reader's journal cannot be opened")
         self._opened.decide(region, label, readers)
 
     # --- files ----------------------------------------------------------------------------------
@@ -266,7 +266,7 @@ class Annotation(QObject):
         lines = [f"{count(done.imported, 'annotation')} imported from {given.path.name}."]
         if not done.imported:
             lines = [f"Nothing imported: the annotations of {given.path.name} are here already."]
-        lines += [f"What was there before is kept in {path}" for path in done.copies]
+        lines += [f"The previous annotations are kept in {path}" for path in done.copies]
         self.told.emit("\n".join(lines))
         self.save()
 

@@ -92,7 +92,7 @@ class Drawing(CanvasTool):
         ),
         "wand": ToolMode(
             "Wand",
-            "Press on tissue of one look and hold; drag to take in more. The wheel changes the "
+            "Press on tissue of uniform appearance and hold; drag to extend. The wheel changes the "
             "tolerance, Ctrl+wheel zooms",
         ),
         "convert": ToolMode(

@@ -99,7 +99,7 @@ class TwoReaders(QWidget):
         )
         self.table = table_of(
             ("Agreement", "Value", "95 % interval"),
-            ("", "1 is perfect; kappa 0 is what chance gives", "Block bootstrap over tiles"),
+            ("", "1 is perfect; kappa 0 is agreement by chance", "Block bootstrap over tiles"),
             wide=0,
         )
         self.table.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
@@ -122,7 +122,7 @@ class TwoReaders(QWidget):
         self.next = button(_keyed("Next", "next"), partial(self._step, 1), "By area")
         self.back = button(_keyed("Previous", "back"), partial(self._step, -1))
         self.rest = shrinkable(QComboBox())
-        self.rest.setToolTip("What becomes of regions without a decision when the set is exported")
+        self.rest.setToolTip("How regions without a decision are exported")
         self.export_button = button(
             "Export agreed set…", self._choose_export, "GeoJSON; decided_by says who decided"
         )

@@ -78,7 +78,7 @@ class JobBar(QWidget):
         self.cancel = button(
             "Cancel", controller.cancel, "Stop the job; unfinished steps store nothing"
         )
-        self.pause = button("Pause", self._pause, "Wait after the present part; nothing is lost")
+        self.pause = button("Pause", self._pause, "Pauses after the current part; nothing is lost")
         bar = row(self.bar, self.pause, self.cancel)
         self.setLayout(column(self.text, bar, margin=4, spacing=2))
         controller.workspace.events.job.connect(self._job_changed)

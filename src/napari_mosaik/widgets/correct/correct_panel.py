@@ -53,7 +53,7 @@ _TOOLS = {"tissue": ("add", "cut"), "artefacts": ("flag", "clear")}
 """The tools of each kind of mask; objects have the others."""
 _START = {
     "": f"Choose 'Select object' (key {key_text(CANVAS, 'correct')}), then click an object; "
-    "'Add missed object' to draw one, 'Find here' to let the program look again.",
+    "'Add missed object' to draw one, 'Find here' to search an area again.",
     "tissue": "Choose 'Add to tissue mask' or 'Remove from tissue mask'.",
     "artefacts": "Choose the artefact type and 'Mark artefact', or 'Clear artefact'.",
 }
@@ -69,7 +69,7 @@ class CorrectTool(PathTool):
         "draw": ToolMode("Add missed object", "Drag around an object that has no outline."),
         "find": ToolMode(
             "Find here",
-            "Drag around a place with missed objects: they are looked for with a lower threshold.",
+            "Drag around an area with missed objects; it is searched with a lower threshold.",
         ),
         "split": ToolMode("Split", "Drag a line across the object, from outside to outside."),
         "add": ToolMode("Add to tissue mask", "Drag around tissue that is missing from the mask."),

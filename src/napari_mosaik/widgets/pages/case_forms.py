@@ -212,7 +212,7 @@ class NewCaseForm(QFrame):
 
 
 _NEW_ABOUT = (
-    "One slide is enough; leave empty what there is not. A pixel size is needed only for a slide "
+    "One slide is enough; leave the other fields empty. A pixel size is needed only for a slide "
     "whose file states none: it can also be measured on the slide later."
 )
 _SLIDE_ABOUT = {
@@ -283,7 +283,7 @@ class InjectionForm(QFrame):
         form.addRow("Sex", self.sex)
         self.problem = wrapped_label(bold=True)
         self.save = button("Save injection record", self._save)
-        about = wrapped_label("Leave empty what the PET file states.", small=True)
+        about = wrapped_label("Leave fields empty that the PET file states.", small=True)
         self.setLayout(column(about, form, self.problem, self.save, margin=6))
         self._field_left()
 
@@ -365,7 +365,7 @@ class AddFileForm(QWidget):
         self._controller = controller
         self._lacked: list[str] = []
         self.source = QComboBox()
-        self.source.setToolTip("What is added or replaced")
+        self.source.setToolTip("Slide or PET to add or replace")
         for stain, title in STAIN_TITLES.items():
             self.source.addItem(f"{title} slide", stain)
         self.source.addItem("PET file", "pet")

@@ -234,7 +234,7 @@ class CasePage(Page):
 
 
 class LostFiles(QWidget):
-    """A row with *Find it* for each slide and PET that is not where it was."""
+    """A row with *Locate* for each slide and PET that is not where it was."""
 
     def __init__(self, controller: CaseController) -> None:
         super().__init__()
@@ -251,7 +251,9 @@ class LostFiles(QWidget):
         self.buttons.clear()
         for key, path in ({} if case is None else lost_files(case)).items():
             title = file_title(key)
-            find = button("Find it…", partial(self._find, key), "Choose the file where it is now")
+            find = button(
+                "Locate…", partial(self._find, key), "Choose the file at its new location"
+            )
             line = QWidget()
             line.setLayout(row(wrapped_label(f"⊘ {title} is not at {path}"), find))
             self._rows.addWidget(line)
@@ -260,12 +262,12 @@ class LostFiles(QWidget):
 
     def _find(self, key: str) -> None:
         title = file_title(key)
-        path = QFileDialog.getOpenFileName(self, f"Where is the {title} now?")[0]
+        path = QFileDialog.getOpenFileName(self, f"Locate the {title}")[0]
         if path:
             self._controller.relink(key, Path(path))
 
 
-TYPE, PROFILE, MEASURE = "Type it", "Scanner profile", "Measure on the slide"
+TYPE, PROFILE, MEASURE = "Enter it", "Scanner profile", "Measure on the slide"
 
 
 class PixelSizeRows(QWidget):

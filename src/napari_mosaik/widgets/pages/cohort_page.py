@@ -195,7 +195,7 @@ class CohortPage(ReadPage):
     def _results(self) -> QWidget:
         self.figure = FigureView()
         self.figure.setToolTip(
-            "Histogram of each arm, below it median and 5 to 95 %; broken line: threshold; the "
+            "Histogram of each arm, below it median and 5 to 95 %; dashed line: threshold; the "
             "highest 1 % may lie beyond the axis"
         )
         self.outcomes = table_of(
@@ -203,9 +203,9 @@ class CohortPage(ReadPage):
             (
                 "",
                 "Median, 5 to 95 % of the patients",
-                "Share at or above the threshold (of an organ at or below it), Wilson interval "
+                "Fraction at or above the threshold (organ: at or below it), Wilson interval "
                 "(95 %)",
-                "Patients for this half width of the interval of the share",
+                "Patients needed for this half width of the interval",
             ),
             wide=0,
         )
@@ -213,8 +213,8 @@ class CohortPage(ReadPage):
             ("Same patients", "P(A better)"),
             (
                 "",
-                "Share of the same patients with the better outcome in A, of an organ the smaller "
-                "one; ties count half",
+                "Fraction of the same patients with the better outcome in A (organ: the smaller "
+                "dose); ties count half",
             ),
             wide=0,
         )
@@ -384,7 +384,7 @@ class CohortPage(ReadPage):
             return _NO_ARMS
         settings = self._settings()
         if not settings["names"]:
-            return "Choose a plan: each one that is chosen is an arm."
+            return "Choose at least one plan: each chosen plan is an arm."
         if not choice.n_taken and not settings["population"]:
             return _NOTHING_TAKEN
         return ""
@@ -399,7 +399,7 @@ class CohortPage(ReadPage):
         return "" if settings == self._settings() else "The settings were changed: run it again."
 
     def _document(self) -> dict[str, Any]:
-        """What is told of the cohort; raises `InputError` for a threshold that is no number."""
+        """What is told of the cohort; raises `InputError` for a threshold that is not a number."""
         settings, kind = self._settings(), self.kind
         assert self.cohort is not None
         self.cohort.of(kind.name)  # an outcome that is not there is told first

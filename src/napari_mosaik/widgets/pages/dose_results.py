@@ -53,10 +53,10 @@ _STEP = maker_of(DOSE)
 _ALONE = "no other plan"
 _PLOT_PX = 260
 _TABLE_TIPS = (
-    "What is below is explained when the mouse rests on it",
+    "Hover over an entry for its meaning",
     "Median and 90 % interval of the draws",
-    "The plan beside it",
-    "This plan minus the one beside it, draw by draw",
+    "The plan that it is compared with",
+    "This plan minus the other one, draw by draw",
 )
 _NOT_DONE = {
     "missing": "– No result yet: Run computes all saved plans.",
@@ -85,7 +85,7 @@ class DoseResultsView(QWidget):
         self.basis = wrapped_label(small=True)
         self.doubts = wrapped_label(small=True)
         self.beside = shrinkable(QComboBox())
-        self.beside.setToolTip("A second plan: its indices, curves and maps beside this one's")
+        self.beside.setToolTip("A second plan to compare with: indices, curves and maps")
         self.beside.currentIndexChanged.connect(lambda _: self._fill())
         self.table = table_of(("Index", "Plan", "Beside", "Difference"), _TABLE_TIPS, wide=3)
         small = self.table.font()

@@ -422,7 +422,7 @@ class DosePanel(QWidget):
     def _remark_variation(self) -> None:
         """Say below the slider what a variation within the tiles does to EUD and TCP."""
         draft, found = self.draft, self.results.plan_dose
-        words = "More cells survive an uneven dose: EUD and TCP fall. "
+        words = "More cells survive a non-uniform dose: EUD and TCP fall. "
         field = self.editor.fields["within_cv"]
         if draft is None or draft.stored is None or found is None:
             field.remark(f"{words}Run to see by how much.")

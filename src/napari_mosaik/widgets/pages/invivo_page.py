@@ -104,7 +104,7 @@ class InvivoPage(Page):
         self.table = table_of(("Time", "Region", "Mean", "Error", "Volume"), tips, wide=1)
         self.table.setMinimumHeight(120)
         self.remove = button("Remove", self._remove, "Remove the selected values")
-        self.undo = button("Undo", self._undo, "The values as they were before the last change")
+        self.undo = button("Undo", self._undo, "Restores the values before the last change")
         self.told = wrapped_label()
         self.told.hide()
         about = wrapped_label(
@@ -170,7 +170,7 @@ class InvivoPage(Page):
         )
         self.open_file = button("File…", self._choose_file, "NIfTI with its sidecar, or Inveon")
         self.same = QCheckBox("Same patient")
-        self.same.setToolTip("I know that the patient of the series is that of this case")
+        self.same.setToolTip("I confirm that the series is of the patient of this case")
         self.series, self.frame = shrinkable(QComboBox()), shrinkable(QComboBox())
         self.series.setToolTip("PET series of the folder")
         self.frame.setToolTip("Time frame of a dynamic scan, counted from 0")
@@ -349,7 +349,7 @@ class InvivoPage(Page):
     def _undo(self) -> None:
         before = self._before
         if before is not None:
-            self._change(lambda case: set_invivo(case, before), lambda _: "As it was before.")
+            self._change(lambda case: set_invivo(case, before), lambda _: "Undone.")
 
     # --- a series -------------------------------------------------------------------------------
     def _choose_series(self) -> None:

@@ -198,7 +198,7 @@ class KineticsPanel(QWidget):
         self.times = QLineEdit()
         self.times.setToolTip(
             "Times of the images after injection, in hours, separated by commas; the curves are "
-            "judged at these"
+            "evaluated at these"
         )
         self.plot = _LivePlot()
         self.reading = wrapped_label()
@@ -208,7 +208,7 @@ class KineticsPanel(QWidget):
         more.setLayout(self._more_rows)
         self.more = Collapsible("More parameters", more)
         self.use = button("Use these values", self._use, "Change the settings of this step")
-        self.back = button("Back to the settings", self._restart, "Discard what was tried")
+        self.back = button("Back to the settings", self._restart, "Discards the trial values")
         self.stale = wrapped_label(small=True)
         self.findings = wrapped_label(small=True)
         self.table = table_of(
@@ -230,13 +230,13 @@ class KineticsPanel(QWidget):
         )
         self.shares = table_of(
             ("Parameter", "Alone (95 %)", "Total (95 %)"),
-            ("", "Share by this parameter alone", "Share with all its interactions"),
+            ("", "Fraction by this parameter alone", "Fraction with all its interactions"),
             wide=0,
         )
         self.shares.hide()
         inner = QWidget()
         inner.setLayout(column(self.findings, self.table, self.compute, self.shares, spacing=4))
-        self.fold = Collapsible("What the images determine", inner, opened=True)
+        self.fold = Collapsible("Identifiability", inner, opened=True)
         self.setLayout(
             column(
                 wrapped_label("Try parameters", bold=True),

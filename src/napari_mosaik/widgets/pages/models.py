@@ -94,20 +94,28 @@ class ModelsPage(QWidget):
         self.maps = ModelMaps(link)
         self.line = wrapped_label(bold=True)
         self.table = self._made_table()
-        self.adopt = button("Adopt", self._adopt, "This case uses the selected model")
-        self.back = button("Roll back", self._roll_back, "The model that was used before")
-        self.compare = button(
-            "Compare", self._compare, "Two selected models on this case, or one with that in use"
+        self.adopt = button("Adopt", self._adopt, "Lets this case use the selected model")
+        self.back = button(
+            "Roll back", self._roll_back, "Returns to the model that was used before"
         )
-        self.export = button("Export…", self._choose_export, "Weights and card in one file")
-        self.take = button("Import…", self._choose_import, "A file that was exported")
+        self.compare = button(
+            "Compare",
+            self._compare,
+            "Two selected models on this case, or one with the model in use",
+        )
+        self.export = button("Export…", self._choose_export, "Writes weights and card to one file")
+        self.take = button("Import…", self._choose_import, "Reads a file that was exported")
         self.single = button("Back to the layers", self.maps.leave)
         self.told = wrapped_label()
         self.card = wrapped_label(small=True)
         self.replay, self.epochs = QSpinBox(), QSpinBox()
-        self.learn = button("Start", self._learn, "From the selected network, in the background")
+        self.learn = button(
+            "Start", self._learn, "Fine-tunes the selected network in the background"
+        )
         self.pause = button("Pause", self._pause)
-        self.stop = button("Cancel", controller.cancel, "Started again, it resumes after its epoch")
+        self.stop = button(
+            "Cancel", controller.cancel, "When started again, it resumes after its last epoch"
+        )
         self.curve = FigureView()
         self._losses: tuple[tuple[float, float | None], ...] = ()
         self._learning: Job | None = None
@@ -118,7 +126,7 @@ class ModelsPage(QWidget):
         titles = ("Used", "Model", "Cases", "Parent")
         tips = (
             "This case uses it",
-            "Method and first letters of the hash",
+            "Method and first characters of the hash",
             "Trained on them",
             "Fine-tuned from",
         )
@@ -131,7 +139,7 @@ class ModelsPage(QWidget):
         self.replay.setRange(0, 90)
         self.replay.setValue(30)
         self.replay.setSuffix(" %")
-        self.replay.setToolTip("Share of the tiles that the model knows already")
+        self.replay.setToolTip("Fraction of the training tiles that the model has seen before")
         self.epochs.setRange(0, 1000)
         self.epochs.setSpecialValueText("as before")
         self.epochs.setMinimumWidth(_WIDE_PX)
@@ -401,7 +409,7 @@ class ModelsPage(QWidget):
         score = made["comparison"]
         line = "Not compared: nothing is held out from both models."
         lines = [
-            f"Model {made['model'][:8]} has learned on. Adopt it, or keep the one in use.",
+            f"Model {made['model'][:8]} was fine-tuned. Adopt it, or keep the one in use.",
             line if score is None else comparison_line(score),
             *(f"⚠ {text}" for text in made["warnings"]),
         ]
@@ -427,14 +435,16 @@ class PredictorPanel(QWidget):
         self.train = button(
             "Train on the cohort",
             self._train,
-            "Run what the other cases lack, and train the predictor without this case",
+            "Runs missing steps of the other cases, and trains the predictor without this case",
         )
         self.choice = QComboBox()
         shrinkable(self.choice)
-        self.use = button("Use", self._use, "Predict this case by the chosen predictor")
+        self.use = button("Use", self._use, "Predicts this case with the chosen predictor")
         self.browse = button("From a folder…", self._browse, "The folder of a trained predictor")
-        self.pause = button("Pause", self._pause, "Wait after the present batch; nothing is lost")
-        self.stop = button("Cancel", controller.cancel, "Started again, it resumes after its epoch")
+        self.pause = button("Pause", self._pause, "Pauses after the current batch; nothing is lost")
+        self.stop = button(
+            "Cancel", controller.cancel, "When started again, it resumes after its last epoch"
+        )
         self._busy = QWidget()
         self._busy.setLayout(row(self.pause, self.stop, 1))
         self.curve = FigureView()

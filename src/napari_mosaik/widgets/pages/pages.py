@@ -229,7 +229,7 @@ class StepPage(Page):
             "Show the results of this page on the slide",
         )
         self.add_button = button(
-            "Give what is missing…", self._ask, "Go to the field where it can be given"
+            "Complete inputs…", self._ask, "Goes to the field of the missing input"
         )
         self.preview_box = QCheckBox("Preview")
         self.preview_box.setToolTip(

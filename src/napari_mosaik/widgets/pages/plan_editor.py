@@ -275,7 +275,7 @@ class _Row(QWidget):
         if beam != (self.unit.count() == 1):
             self._units(beam)
             with QSignalBlocker(self.amount):
-                self.amount.clear()  # an activity is no dose
+                self.amount.clear()  # an activity is not a dose
         self.changed.emit()
 
     def text(self) -> RowText:

@@ -419,7 +419,7 @@ class QueuePanel(QWidget):
         self.reader = ReaderField(self._controller)
         self.begin = button("Start the queue", self.start, "Starts or resumes your review")
         self.finish = button(
-            "Finish", self._finish, "Ends the queue: its decisions stand, and the PET is shown"
+            "Finish", self._finish, "Ends the queue: decisions are kept, and the PET is shown"
         )
         self.close_queue = button(
             "Close", self.stop, "Every decision is saved; you can resume later"
@@ -429,12 +429,12 @@ class QueuePanel(QWidget):
         self.show_pet = button(
             "Show the PET",
             self._show_pet,
-            "Shows the measured uptake. The case becomes a development case for good",
+            "Shows the measured uptake. The case becomes a development case permanently",
         )
         self.reason = wrapped_label()
         self.decided = wrapped_label(small=True)
         actions: dict[str, tuple[str, Callable[[], object], str]] = {
-            "previous": ("Previous", partial(self.step, -1), "Shows the tile before"),
+            "previous": ("Previous", partial(self.step, -1), "Shows the previous tile"),
             "next": ("Next", partial(self.step, 1), "Shows the next tile without a decision"),
             "accept": (
                 "Accept",
@@ -444,7 +444,7 @@ class QueuePanel(QWidget):
             "reject": ("Reject", partial(self.decide, "reject"), "Something is wrong here"),
             "edit": ("Edit", self.edit, "Something is wrong: opens the annotation tools here"),
             "comment": ("Comment", self._to_comment, "Goes to the comment; Enter saves it"),
-            "undo": ("Undo", self.undo, "Takes back what you did last, also while editing"),
+            "undo": ("Undo", self.undo, "Undoes your last action, also while editing"),
         }
         self.buttons = {
             name: button(f"{title} ({key_text(SCOPE, name)})", act, tip)
@@ -464,7 +464,9 @@ class QueuePanel(QWidget):
         self.stop_below.setDecimals(1)
         self.stop_below.setSuffix(" %")
         self.stop_below.setKeyboardTracking(False)
-        self.stop_below.setToolTip("Stopping is proposed once a next tile is wrong less often")
+        self.stop_below.setToolTip(
+            "Stopping is proposed once the next tiles are expected to be wrong less often"
+        )
         self.stop_below.valueChanged.connect(self._stop_changed)
         self.marks = QCheckBox("Mark the next tiles on the slide")
         self.marks.toggled.connect(self._mark)
@@ -502,7 +504,7 @@ class QueuePanel(QWidget):
         self._before.setLayout(
             column(
                 wrapped_label(
-                    "Tiles in the order in which your attention is worth most, with random control "
+                    "Tiles in the order of their review priority, with random control "
                     "tiles among them. Each decision is saved at once.",
                     small=True,
                 ),
@@ -563,8 +565,8 @@ class QueuePanel(QWidget):
         return confirmed(
             self,
             "Development case",
-            f"{asked} this a development case for good: its prediction error is labelled "
-            "optimistic everywhere. Go on?",
+            f"{asked} this a development case permanently: its prediction error is labelled "
+            "optimistic everywhere. Continue?",
             QMessageBox.StandardButton.Yes,
         )
 
@@ -698,7 +700,7 @@ class QueuePanel(QWidget):
             key = key_text(SCOPE, "next")
             self.to_edit.emit(
                 f"Tile {self.tile} of the review queue: correct it, then press {key} on the "
-                "picture to go on with the queue."
+                "picture to continue with the queue."
             )
 
     def undo(self) -> None:

@@ -110,7 +110,7 @@ class StainPicker(QWidget):
         if case is None or stain not in _TITLES:
             return
         if self._busy:
-            self._message = "⚠ The pick before is still being sampled; pick again"
+            self._message = "⚠ The previous pick is still being sampled; pick again"
             self._show()
             return
         params: Any = self._controller.workspace.recipe[_STEP]

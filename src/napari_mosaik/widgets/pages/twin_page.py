@@ -180,16 +180,16 @@ class TwinPage(ReadPage):
             f"background: {palette.BANNER}; color: {palette.PAPER}; padding: 4px;"
         )
         self.predict = button("Predict first", self._predict)
-        self.predict.setToolTip("Store what is predicted of the next scan before it is taken in")
+        self.predict.setToolTip("Stores the prediction of the next scan before it is taken in")
         self.take = button("Take in scan", self._take_in)
         self.take.setToolTip(
-            "Score the prediction (it is stored first) and update the twin; the record is kept "
-            "for good and cannot be taken back"
+            "Scores the prediction (it is stored first) and updates the twin; the record is kept "
+            "permanently and cannot be undone"
         )
         self.recover = QCheckBox("")
         self.recover.setToolTip(
-            "Divide the mean of the slice by what its PET shows of an even uptake; only where the "
-            "uptake is about even"
+            "Divides the mean of the slice by the fraction of a uniform uptake that its PET shows; "
+            "only where the uptake is roughly uniform"
         )
         self.told = wrapped_label()
         self.body_part = QWidget()
@@ -214,7 +214,7 @@ class TwinPage(ReadPage):
 
     def _scans(self) -> tuple[Any, ...]:
         self.shown = shrinkable(QComboBox())
-        self.shown.setToolTip("The band after this scan; the grey one is that before it")
+        self.shown.setToolTip("Band after this scan; grey: before it")
         self.shown.currentIndexChanged.connect(self._plot)
         self.curve = FigureImage(self._controller.read)
         self.curve.setFixedHeight(_CURVE_PX)
@@ -244,7 +244,7 @@ class TwinPage(ReadPage):
         self.basis = wrapped_label(small=True)
         self.worth = wrapped_label()
         return (
-            wrapped_label("What the scans determine", bold=True),
+            wrapped_label("Identifiability", bold=True),
             self.strip,
             self.parameters,
             self.basis,
@@ -257,9 +257,9 @@ class TwinPage(ReadPage):
         self.plan.setToolTip("A stored plan of the dose what-if")
         self.use = button("Use in dose", self._use)
         self.use.setToolTip(
-            "Give the plan the time course of the twin, with a curve for each draw of the plan"
+            "Gives the plan the time course of the twin, with a curve for each draw of the plan"
         )
-        self.undo = button("Undo", self._take_back, "The plans as they were before Use in dose")
+        self.undo = button("Undo", self._take_back, "Restores the plans before Use in dose")
         self.used = wrapped_label()
         return (
             wrapped_label("Plan", bold=True),
@@ -274,14 +274,16 @@ class TwinPage(ReadPage):
         self.note.setPlaceholderText("note (may be empty)")
         self.decide = button("Record decision", self._decide)
         self.decide.setToolTip(
-            "Add plan, name, and what is known and predicted now to the record; lines are only "
+            "Adds plan, name and the present state and prediction to the record; lines are only "
             "added"
         )
         self.decisions = wrapped_label(small=True)
         self.which = shrinkable(QComboBox())
         self.seen = QLineEdit()
         self.seen.setPlaceholderText("observed later")
-        self.observe = button("Add", self._observe, "Add it to that decision; lines are only added")
+        self.observe = button(
+            "Add", self._observe, "Adds it to that decision; lines are only added"
+        )
         self.later = QWidget()
         self.later.setLayout(column(row(self.which, self.seen, self.observe)))
         for field, words in ((self.by, "Who"), (self.note, "Note"), (self.seen, "Observed later")):
@@ -446,7 +448,7 @@ class TwinPage(ReadPage):
         self._start("Predict first", _predict, self._predicted)
 
     def _predicted(self, found: Mapping[str, Any]) -> None:
-        self._tell(f"Stored: what is predicted of {day_words(found['time_h'])}.")
+        self._tell(f"Stored: the prediction of {day_words(found['time_h'])}.")
 
     def _take_in(self) -> None:
         self._recover = self.recover.isVisible() and self.recover.isChecked()

@@ -218,7 +218,7 @@ class TileFacts:
             )
             if self._plan.kernel != "local":
                 self.warnings.append(
-                    "the kernel blurs a map a second time that the PET has blurred"
+                    "the kernel blurs again a map that the PET has blurred already"
                 )
         below = int((values < 0).sum())
         if below:
@@ -487,8 +487,8 @@ class Facts(TileFacts):
         if plan.spreads.time_course > 0:
             self.warnings.append(
                 f"the time course is drawn from {n} curves, and its spread of "
-                f"{plan.spreads.time_course:g} comes on top; set it to 0 if the curves hold all "
-                "that is not known"
+                f"{plan.spreads.time_course:g} is added; set it to 0 if the curves already hold "
+                "the whole uncertainty"
             )
         return {"n_draws": n, "from": source}
 

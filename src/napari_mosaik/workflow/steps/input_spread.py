@@ -103,15 +103,15 @@ class InputSpreadParams(Params):
     )
     networks: int = setting(
         2,
-        "Networks of the ensemble that predict a draw, from the first on; each takes as long.",
+        "Number of networks of the ensemble that predict each draw; the time grows with it.",
         ge=1,
         le=50,
         advanced=True,
     )
     registration: Literal["own", "voxel"] = setting(
         "own",
-        "Error of the registration: that which landmarks or the image content state (one voxel "
-        "where they state none), or one voxel to each side in any case.",
+        "Error of the registration: as estimated from landmarks or image content (one voxel "
+        "without an estimate), or always one voxel to each side.",
         choices={"own": "as the registration states", "voxel": "one voxel to each side"},
     )
     voxel_um: float = setting(
@@ -146,8 +146,8 @@ class InputSpreadParams(Params):
     )
     kinetic_share: float = setting(
         1.0,
-        "Width of the kinetic priors that is drawn: 1 all of it, 0 none.",
-        label="Share of the kinetic priors",
+        "Fraction of the width of the kinetic priors that is drawn: 1 all of it, 0 none.",
+        label="Fraction of the kinetic priors",
         ge=0,
         le=1,
     )

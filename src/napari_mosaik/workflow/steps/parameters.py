@@ -161,7 +161,7 @@ def _vascular(inputs: StepContext, params: ParameterParams, grid: TileGrid) -> T
 def _changed_vascular(inputs: StepContext, grid: TileGrid, before: Table) -> _Found:
     """Tiles with a vessel that changed, or near one: their distance to it may differ.
 
-    The distance changes at most where the changed pixels are no farther than the nearest vessel
+    The distance changes at most where the changed pixels are not farther than the nearest vessel
     was; within a tile it differs from its mean by less than the tile's diagonal.
     """
     windows = inputs.changed_windows(CORRECTED_VESSELS)

@@ -58,8 +58,8 @@ class ReviewParams(Params):
     )
     registration: Literal["own", "voxel"] = setting(
         "own",
-        "Error of the registration of the PET: that which it states (one voxel where it states "
-        "none), or one voxel to each side in any case.",
+        "Error of the registration of the PET: as estimated (one voxel without an estimate), "
+        "or always one voxel to each side.",
         choices={"own": "as the registration states", "voxel": "one voxel to each side"},
     )
     dose_error: float = setting(

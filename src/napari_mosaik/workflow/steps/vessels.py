@@ -120,7 +120,7 @@ def _body(inputs: StepContext, params: VesselParams) -> Generator[Progress, None
 
 
 def _edge(mask: Raster, params: VesselParams) -> Generator[Progress, None, Raster]:
-    """Tissue within `VesselParams.edge_um` of its outline; the edge of the slide is no outline."""
+    """Tissue within `VesselParams.edge_um` of its outline, of which the slide's edge is no part."""
     yield Progress(0, 1, "finding the outline of the tissue")
     inside = np.asarray(mask.values, bool)
     near = within(~inside, params.edge_um, mask.lattice.spacing_um)

@@ -223,7 +223,7 @@ def _spacing(facts: Mapping[str, str]) -> tuple[float, float] | None:
 
 
 _READ_DIRECTLY = (None, "aperio", "generic-tiff")
-"""Vendors in OpenSlide of files that are no slides, or that are read without OpenSlide."""
+"""Vendors in OpenSlide of files that are not slides, or that are read without OpenSlide."""
 _MAX_FILES = 2000
 
 

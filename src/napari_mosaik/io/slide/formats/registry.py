@@ -135,7 +135,7 @@ def dialog_filter() -> str:
 def open_source(path: Path, *, whole: bool = True, page: int | None = None) -> TileSource:
     """Open a slide by the format that its content has; ``properties["why"]`` says why that one.
 
-    Raises `InputError` that says what the file is where it is no slide.
+    Raises `InputError` that says what the file is where it is not a slide.
     """
     if path.is_file() and any(path.name in one.inner_files for one in slide_formats()):
         path = path.parent  # a file dialog offers files, so one of the folder stands for it
@@ -180,7 +180,7 @@ def _slip(path: Path) -> str:
         return "; remove the quotation marks"
     if text.startswith("~"):
         return "; give the path of your home folder instead of ~"
-    return "; its name ends with a blank" if text != text.strip() else ""
+    return "; its name ends with a space" if text != text.strip() else ""
 
 
 def _check_levels(source: TileSource) -> None:
@@ -197,7 +197,7 @@ def _check_levels(source: TileSource) -> None:
 
 
 def _what_it_is(candidate: SlideCandidate) -> str:
-    """What a file that is no slide seems to be, and what to do."""
+    """What a file that is not a slide seems to be, and what to do."""
     start = candidate.start
     if start[128:132] == b"DICM":
         return (
@@ -208,7 +208,7 @@ def _what_it_is(candidate: SlideCandidate) -> str:
     if known:
         return f"it is {known}"
     if start[:2] == b"\x1f\x8b":
-        return "it is a gzip-compressed file (a NIfTI image is no slide)"
+        return "it is a gzip-compressed file (a NIfTI image is not a slide)"
     return f"it is neither {', nor '.join(one.title for one in slide_formats())}"
 
 

@@ -188,7 +188,7 @@ class SlideImage(Closing):
     def _multiples(self, spacing_um: tuple[float, float]) -> tuple[int, int]:
         native = self.lattice.spacing_um
         if not all(math.isfinite(s) and s > 0 for s in spacing_um):
-            raise InputError(f"a working pixel size of {spacing_um} µm is not possible")
+            raise InputError(f"a working pixel size of {spacing_um} µm is not valid")
         return (
             max(1, math.floor(spacing_um[0] / native[0] + 0.5)),
             max(1, math.floor(spacing_um[1] / native[1] + 0.5)),
