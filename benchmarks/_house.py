@@ -69,7 +69,14 @@ OLD_WORDS = {
     r"\bstains? of the pictures?\b": "stain vectors",
     r"\bnot to be had\b|\bwere not at hand\b": "not available",
     r"(?<![`/\w])artifacts?\b(?![/`_])": "result",
+    r"(?<!there )\bis no (number|name|class|model|mask|file|setting|parameter)\b": "is not a",
+    r"\bknown are:": "choose from:",
 }
+OLD_NAMES = re.compile(
+    r"_?(?:(?:least|most|leave_out)_|(?:told|said|laid|taught|lessons?|rivals?)(?:_|$))",
+    re.IGNORECASE,
+)
+"""Names of functions, arguments and variables that begin with an old word."""
 
 
 @dataclass(frozen=True)
@@ -314,7 +321,7 @@ class House:
                     yield f"{path.relative_to(self.root)}:{number}", line
 
     def old_words(self) -> list[str]:
-        """Texts that hold a word which the glossary replaced."""
+        """Texts, and names in code, that hold a word which the glossary replaced."""
         pattern = re.compile("|".join(f"(?:{old})" for old in OLD_WORDS), re.IGNORECASE)
         rows = []
         for where, text in self.texts():
@@ -346,12 +353,19 @@ def _strings(name: str, tree: ast.Module) -> Iterator[tuple[str, str]]:
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             if id(node) not in unseen and (" " in node.value or node.value[:1].isupper()):
                 yield f"{name}:{node.lineno}", node.value
-        elif isinstance(node, ast.AnnAssign) and re.match("(least|most|leave_out)_", _name(node)):
-            yield f"{name}:{node.lineno}", _name(node)
+        elif OLD_NAMES.match(given := _given_name(node)):
+            yield f"{name}:{getattr(node, 'lineno', 0)}", given.strip("_")
 
 
-def _name(node: ast.AnnAssign) -> str:
-    return node.target.id if isinstance(node.target, ast.Name) else ""
+def _given_name(node: ast.AST) -> str:
+    """The name that a node gives to something; empty for a node that gives none."""
+    if isinstance(node, Definition):
+        return node.name
+    if isinstance(node, ast.arg):
+        return node.arg
+    if isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Store):
+        return node.id if isinstance(node, ast.Name) else node.attr
+    return ""
 
 
 def _docstrings(tree: ast.Module, *, commands: bool) -> set[int]:

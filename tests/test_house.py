@@ -97,12 +97,13 @@ def test_docstrings_without_shape_or_unit_are_found(tmp_path):
     assert house.no_shape() == house.no_unit() == ["core.a.bare"]
 
 
-def test_old_words_are_found_in_texts_only(tmp_path):
+def test_old_words_are_found_in_texts_and_names(tmp_path):
     house = written(
         tmp_path,
         {
-            "widgets/a.py": 'laid = 1\nTEXT = "Sections are laid on one another"\n',
-            "core/b.py": '"""Sections are laid."""\nclass P:\n    least_area: float = 1.0\n',
+            "widgets/a.py": 'layer = 1\nTEXT = "Sections are laid on one another"\n',
+            "core/b.py": '"""Sections are laid."""\nclass P:\n    least_area: float = 1.0\n'
+            "    def _told(self, at_most): ...\n",
         },
     )
-    assert len(house.old_words()) == 2
+    assert len(house.old_words()) == 3

@@ -266,7 +266,7 @@ def kept(cases):
 
 
 def test_a_case_without_measured_tiles_takes_no_place_of_training_tiles(small_cases, monkeypatch):
-    monkeypatch.setattr("napari_mosaik.predictor.training_range._MOST_POINTS", 12)
+    monkeypatch.setattr("napari_mosaik.predictor.training_range._MAX_POINTS", 12)
     nothing = replace(small_cases[2], suv=np.full(len(small_cases[2]), np.nan))
     model = kept([*small_cases[:2], nothing])
     assert len(model.weights["range.points"]) == 12  # 4 a case if the third one counted

@@ -301,7 +301,7 @@ def test_the_rate_is_that_of_the_settings():
 
 
 def test_more_permutations_than_allowed_are_named(monkeypatch):
-    monkeypatch.setattr("napari_mosaik.spatial.moran.MOST_PERMUTATIONS", 9999)
+    monkeypatch.setattr("napari_mosaik.spatial.moran.MAX_PERMUTATIONS", 9999)
     y, _ = planted(40, 50)
     result = local_moran(y, moore(40, 50), MoranParams(fdr=True))
     assert result.permutations == 9999
@@ -323,7 +323,7 @@ def test_too_few_permutations_are_warned_about():
 
 
 def test_a_rate_below_every_p_value_names_the_permutations_that_it_needs(monkeypatch):
-    monkeypatch.setattr("napari_mosaik.spatial.moran.MOST_PERMUTATIONS", 99)
+    monkeypatch.setattr("napari_mosaik.spatial.moran.MAX_PERMUTATIONS", 99)
     result = local_moran(smooth(6, 6), moore(6, 6), MoranParams(fdr=True, q=0.01, permutations=99))
     assert any("7199 permutations are needed" in text for text in result.warnings)
 

@@ -239,12 +239,12 @@ def test_a_plan_is_computed_shown_and_no_longer_shown_when_it_is_not_current(
     shape.set_value(str(wrong))
     shape.changed.emit()
     click(qtbot, panel.save)
-    qtbot.waitUntil(lambda: "time_h,activity_mbq_ml" in panel.told.text())  # refused at once
+    qtbot.waitUntil(lambda: "time_h,activity_mbq_ml" in panel.message.text())  # refused at once
     assert view.plan_dose is not None
     wrong.write_text("time_h,activity_mbq_ml\n4,1\n400,2\n", "utf-8")
     click(qtbot, panel.save)
     idle(qtbot, dock, panel)
-    assert panel.told.text().endswith("saved. Undo takes it back.")
+    assert panel.message.text().endswith("saved. Undo takes it back.")
     qtbot.waitUntil(lambda: "No current result" in view.state.text())
     assert view.plan_dose is None
     assert not view._numbers.isVisible()
@@ -278,11 +278,11 @@ def test_a_plan_that_another_program_changed_is_not_written_over(qtbot, dock, pa
     write_plan(root, theirs, replace=True)
     typed(qtbot, panel.editor.rows[0].amount, "1000")
     click(qtbot, panel.save)
-    qtbot.waitUntil(lambda: "changed by another program" in panel.told.text())
+    qtbot.waitUntil(lambda: "changed by another program" in panel.message.text())
     assert read_plans(root)[stored.name] == theirs
     click(qtbot, panel.discard)
     idle(qtbot, dock, panel)
     assert panel.editor.plan == theirs
     (root / "plans" / "X.toml").write_text("alpha = 'much'\n", "utf-8")
     panel.read()
-    qtbot.waitUntil(lambda: "X.toml" in panel.told.text())
+    qtbot.waitUntil(lambda: "X.toml" in panel.message.text())

@@ -47,7 +47,7 @@ def test_values_are_typed_removed_and_brought_back(qtbot, dock, page, tmp_path):
     qtbot.waitUntil(lambda: page.table.rowCount() == 10)
     assert read_invivo(root)[0].mean == 3.1
     assert page.table.item(0, 0).text() == "24.50\N{NO-BREAK SPACE}h"
-    assert "tumour at 24.5 h" in page.told.text()
+    assert "tumour at 24.5 h" in page.message.text()
     page.table.selectRow(0)
     click(qtbot, page.remove)
     qtbot.waitUntil(lambda: page.table.rowCount() == 9)
@@ -97,7 +97,7 @@ def test_a_series_is_measured_in_a_cropped_slice(qtbot, dock, page):
     assert "blood at 72.75 h" in page.result.text()
     assert "not applied" in page.result.text()
     click(qtbot, page.keep)
-    qtbot.waitUntil(lambda: page.told.text() == "Added: blood at 72.75 h.")
+    qtbot.waitUntil(lambda: page.message.text() == "Added: blood at 72.75 h.")
     (stored,) = read_invivo(case.root)
     assert stored.method == "sphere of 8 mm"
     page.radius.setText("80")
@@ -150,7 +150,7 @@ def test_a_region_of_a_mask_is_measured_in_the_series_that_was_chosen(qtbot, doc
     click(qtbot, page.measure)
     qtbot.waitUntil(lambda: page.keep.isEnabled())
     click(qtbot, page.keep)
-    qtbot.waitUntil(lambda: page.told.text().startswith("Added: liver"))
+    qtbot.waitUntil(lambda: page.message.text().startswith("Added: liver"))
     (stored,) = read_invivo(case.root)
     assert stored.method.startswith("RTSTRUCT, region 5, contours of")
     assert stored.volume_ml == pytest.approx(60 * grid.voxel_ml)

@@ -460,7 +460,7 @@ def test_blindness_outlasts_the_page_and_ends_when_the_queue_is_finished(
         hash="0123456789", record=lambda: {"method": "mosaik", "model": "0123456789"}
     )
     dock.models._compared(space.case, (model, model), made)
-    assert "errors are hidden" in dock.models.told.text()
+    assert "errors are hidden" in dock.models.message.text()
     dock.models.maps.leave()
 
     space.reader = "Bo"  # who has no blind queue

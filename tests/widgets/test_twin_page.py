@@ -112,7 +112,7 @@ def test_a_scan_is_predicted_taken_in_used_and_recorded(qtbot, dock, page, case)
     shown(qtbot, dock, page)
     (record,) = CaseTwin(case).updates
     assert page.head.line.text() == "1 of 3 scans taken in"
-    assert f"z {signed(record['z'])}" in page.told.text()
+    assert f"z {signed(record['z'])}" in page.message.text()
     seen = {row[0]: row for row in cells(page.scans)}["day 3\ntumour"]
     assert seen[2:4] == ["3.4", signed(record["z"])]
     assert page.shown.count() == 2
@@ -172,7 +172,7 @@ def test_a_scan_is_predicted_taken_in_used_and_recorded(qtbot, dock, page, case)
     assert not page.decide.isEnabled()
     qtbot.keyClicks(page.by, "Dr A")
     click(qtbot, page.decide)
-    qtbot.waitUntil(lambda: "Recorded: 'One'" in page.told.text())
+    qtbot.waitUntil(lambda: "Recorded: 'One'" in page.message.text())
     shown(qtbot, dock, page)
     assert "One, by Dr A, after 1 scan" in page.decisions.text()
     assert "Observed: not taken in yet" in page.decisions.text()
@@ -183,7 +183,7 @@ def test_a_scan_is_predicted_taken_in_used_and_recorded(qtbot, dock, page, case)
     assert f"Observed: 3.6, z {signed(z)}" in page.decisions.text()
     qtbot.keyClicks(page.seen, "stable")
     click(qtbot, page.observe)
-    qtbot.waitUntil(lambda: "Added to the decision for 'One'" in page.told.text())
+    qtbot.waitUntil(lambda: "Added to the decision for 'One'" in page.message.text())
     shown(qtbot, dock, page)
     assert "Dr A: stable" in page.decisions.text()
     assert (case.root / "twin/decisions.jsonl").read_text("utf-8").startswith(kept)
@@ -285,7 +285,7 @@ def test_plans_are_arms_of_a_virtual_cohort(qtbot, dock, case, opened):
     (action,) = page.organs.menu().actions()
     assert action.text() == "Lu-177: no table yet"
     action.trigger()
-    qtbot.waitUntil(lambda: "the header must be" in page.told.text())
+    qtbot.waitUntil(lambda: "the header must be" in page.message.text())
     file.write_text("organ,mgy_per_mbq,limit_gy\nkidney,1,5\n", "utf-8")
     action.trigger()
     qtbot.waitUntil(lambda: page.outcome.findData("organ:kidney") > 0)
@@ -342,7 +342,7 @@ def test_plans_are_arms_of_a_virtual_cohort(qtbot, dock, case, opened):
     simulated(qtbot, dock, page)
     assert page.mass.isVisible()  # the antigen enters
     assert read_plan(case.root, "177Lu 5 mg").antibody_mg == 5.0
-    assert "Arms: 177Lu 5 mg, 177Lu 10 mg." in page.told.text()
+    assert "Arms: 177Lu 5 mg, 177Lu 10 mg." in page.message.text()
     for name in ("177Lu 5 mg", "177Lu 10 mg"):
         page.arms[name].setChecked(False)
     page.arms["Two"].setChecked(False)

@@ -141,13 +141,13 @@ def test_two_readers_from_the_first_mark_to_the_agreed_set(
 
     out = tmp_path / "agreed.geojson"
     panel.export(out)
-    qtbot.waitUntil(lambda: "exported" in panel.told.text())
+    qtbot.waitUntil(lambda: "exported" in panel.message.text())
     found = [one["properties"] for one in json.loads(out.read_text())["features"]]
     by = {one["decided_by"] for one in found}
     assert by == {"both", "Eve"}
     decided = [one["classification"]["name"] for one in found if one["decided_by"] == "Eve"]
     assert sorted(decided) == sorted([first.first, "background"])
-    assert "1 region" in panel.told.text()  # the third has no decision
+    assert "1 region" in panel.message.text()  # the third has no decision
     assert third.key not in decisions(case)["Eve"]
 
     # decisions are there again; an edit of Anna's closes the comparison

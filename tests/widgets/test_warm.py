@@ -10,7 +10,7 @@ import pytest
 from numba.core import event
 
 from napari_mosaik.widgets.base.gc_tuning import _colour_by_tables, in_one_update, warm_up
-from napari_mosaik.widgets.canvas import layer_board
+from napari_mosaik.widgets.canvas import case_layers
 from napari_mosaik.widgets.canvas.live_layers import LiveLayers, _Request
 
 pytestmark = pytest.mark.gui
@@ -71,8 +71,8 @@ def test_labels_have_the_colours_that_napari_gives_them(kind: Any, colours: Any)
 
 def test_the_window_prepares_nothing_while_a_case_is_read(dock: Any, monkeypatch: Any) -> None:
     board, begun = dock.board, []
-    monkeypatch.setattr(layer_board, "warm_up", lambda: begun.append("libraries"))
-    monkeypatch.setattr(layer_board, "prepare_letters", lambda *_: begun.append("letters"))
+    monkeypatch.setattr(case_layers, "warm_up", lambda: begun.append("libraries"))
+    monkeypatch.setattr(case_layers, "prepare_letters", lambda *_: begun.append("letters"))
     board._prepare_soon.stop()
     board.controller._tasks.add("a slide")
     board._prepare()
@@ -91,7 +91,7 @@ def test_the_letters_of_the_canvas_are_ready_before_a_slide_is_shown(dock: Any, 
 
 def test_memory_goes_back_when_another_case_was_opened(dock: Any, monkeypatch: Any) -> None:
     heard = threading.Event()
-    monkeypatch.setattr(layer_board, "give_back_memory", heard.set)
+    monkeypatch.setattr(case_layers, "give_back_memory", heard.set)
     dock.board._first(([], {}))
     assert heard.wait(60)
 

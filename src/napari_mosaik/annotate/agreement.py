@@ -40,7 +40,7 @@ READING_TILE_UM: Final = 400.0
 """Edge of a reading tile: a square of the annotated slide, counted from its corner, µm."""
 SPACINGS_UM: Final = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 """Spacings of the samples that are compared, µm; whole fractions of a reading tile."""
-_MOST_SAMPLES: Final = 30_000_000
+_MAX_SAMPLES: Final = 30_000_000
 RESAMPLES: Final = 2000
 WIDEST_BLOCK: Final = 4
 """Edge of a bootstrap block, in reading tiles, where there are enough of them."""
@@ -222,7 +222,7 @@ def _spacing_um(slide: Lattice) -> float:
     """The finest spacing that the pixels of a slide are worth and that few samples allow."""
     area = slide.extent_um[0] * slide.extent_um[1]
     pixel = 0.7 * min(slide.spacing_um)
-    fine = (um for um in SPACINGS_UM if um >= pixel and area / um**2 <= _MOST_SAMPLES)
+    fine = (um for um in SPACINGS_UM if um >= pixel and area / um**2 <= _MAX_SAMPLES)
     return next(fine, SPACINGS_UM[-1])
 
 

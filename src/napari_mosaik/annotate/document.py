@@ -115,7 +115,7 @@ class AnnotationDocument:
         document = cls(name, overlap=overlap)
         document._load(part.scan)
         document._journal = document._part = part
-        part.follow(document._told)
+        part.follow(document._journal_changed)
         return document
 
     def _load(self, scan: JournalScan, *, compacted: bool = True) -> None:
@@ -477,7 +477,7 @@ class AnnotationDocument:
         target.append(source.pop())
         self._show(target[-1], forward=not back)
 
-    def _told(self, change: JournalChange) -> None:
+    def _journal_changed(self, change: JournalChange) -> None:
         """Follow what was undone, redone or written later in the journal."""
         if threading.get_ident() in self._writers or change.event.get("event") != "edit":
             return

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -26,14 +25,6 @@ __all__ = ["commands"]
 commands = typer.Typer()
 
 
-class Way(StrEnum):
-    """What a file of corrections does."""
-
-    ADD = "add"
-    REMOVE = "remove"
-    CLASS = "class"
-
-
 @example_command(
     commands, "correct", "correct B12 missed.geojson --what vessels --kind add --reader Anna"
 )
@@ -52,12 +43,12 @@ def correct(
         ),
     ] = "",
     kind: Annotated[
-        Way,
+        Literal["add", "remove", "class"],
         typer.Option(
             help="Add or remove the outlined areas or objects, or set the class of the objects in "
             "an outline to that of the outline."
         ),
-    ] = Way.ADD,
+    ] = "add",
     reader: Annotated[
         str, typer.Option(metavar="NAME", help="Name or pseudonym of the reader.")
     ] = "",
@@ -78,7 +69,7 @@ def correct(
         raise InputError("give a file of corrections, or --undo, not both")
     found, doubts, undone = one_case(case), list[str](), ""
     if file is not None:
-        n, doubts = correct_from_file(found, file, what, str(kind), reader)  # type: ignore[arg-type]
+        n, doubts = correct_from_file(found, file, what, kind, reader)
     else:
         with CorrectionLog(found, what, reader) as log:
             undone, before = log.undo_title, len(log.corrections)
@@ -91,7 +82,7 @@ def correct(
         report_warning(doubt)
     if json:
         print_json(
-            {"case": found.name, "what": what, "kind": "undo" if undo else str(kind),
+            {"case": found.name, "what": what, "kind": "undo" if undo else kind,
              "reader": reader, "n": n, "stale": stale, "warnings": doubts}
         )  # fmt: skip
         return

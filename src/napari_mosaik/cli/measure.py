@@ -340,9 +340,9 @@ def kinetics(
         print_json({**document, "preset": preset})
         return
     names = ("time_h", "free_um", "bound_um", "internalised_um", "total_um")
-    least_um = RESOLVED * settings[0].free_0_um
+    min_um = RESOLVED * settings[0].free_0_um
     rows = [
-        [f"{t:g}", *(concentration(value, least_um) for value in row)]
+        [f"{t:g}", *(concentration(value, min_um) for value in row)]
         for t, *row in zip(*map(document.get, names), strict=True)
     ]
     table("Antibody", ["time, h", "free", "bound", "internalised", "total"], rows)

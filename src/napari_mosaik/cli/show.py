@@ -43,7 +43,7 @@ class Bar:
         self._quiet = quiet
         self._last = self._pending = ""
         self._latest, self._left = Progress(0, 1, ""), TimeLeft()
-        self._began = self._told = 0.0
+        self._began = self._last_line = 0.0
         self._bar = RichProgress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -88,7 +88,7 @@ class Bar:
             if what != self._last:
                 self._write_pending()
                 self._last = self._pending = what
-                self._began = self._told = time.monotonic()
+                self._began = self._last_line = time.monotonic()
                 self._left = TimeLeft()
                 self._bar.reset(self._task, total=1.0)
             self._latest = progress
@@ -111,9 +111,9 @@ class Bar:
             now = time.monotonic()
             if now - self._began > self.DELAY_S:
                 self._write_pending()
-            is_due = now - self._told >= self.EVERY_S and self._latest.fraction < 1
+            is_due = now - self._last_line >= self.EVERY_S and self._latest.fraction < 1
             if self._last and is_due and not self._live and not self._quiet:
-                self._told = now
+                self._last_line = now
                 text, left = self._text(), _in_words(self._left.seconds())
                 line = ", ".join(filter(None, (f"{self._latest.fraction:.0%}", left)))
                 line = f"  {text}: {line}" if text else f"  {line}"

@@ -78,7 +78,7 @@ class _Pool:
         self._folders, self._options, self._bar = folders, options, bar
         self._waiting, self._free = list(enumerate(folders)), list(shares)
         self._running: dict[int, tuple[subprocess.Popen[str], set[int]]] = {}
-        self._told: queue.SimpleQueue[tuple[int, str | None]] = queue.SimpleQueue()
+        self._lines: queue.SimpleQueue[tuple[int, str | None]] = queue.SimpleQueue()
         self.failed: dict[int, str] = {}
         self.done = 0
 
@@ -93,11 +93,11 @@ class _Pool:
         return bool(self._running)
 
     def _tell(self, number: int, text: str | None) -> None:
-        self._told.put((number, text))
+        self._lines.put((number, text))
 
     def hear(self) -> None:
         """Wait for the next line of a process, or for its end."""
-        number, text = self._told.get()
+        number, text = self._lines.get()
         folder = self._folders[number]
         if text is None:
             process, cores = self._running.pop(number)
@@ -107,7 +107,7 @@ class _Pool:
                 ended = f"{folder.name}: its process ended with code {process.returncode}"
                 self.failed.setdefault(number, ended)
         elif text.startswith(_WARNING):
-            return  # warnings are told once, by the command that asked for all cases
+            return  # warnings are reported once, by the command that asked for all cases
         elif text.startswith(_SAYS):
             self.failed[number] = text.removeprefix(_SAYS)
         else:

@@ -337,7 +337,7 @@ def simulate_cohort(
 
     found = _open(case, set_)
     bar_at = cohort_threshold(threshold, outcome_kind(outcome))
-    patients_needed(half_width)  # a width that is not possible is told before anything is done
+    patients_needed(half_width)  # a width that is not possible is reported before anything is done
     for text in organs or ():
         _keep_organs(found, text)
     names = [*(add_arms(found.case.root, arms) if arms else ()), *(plan or ())]

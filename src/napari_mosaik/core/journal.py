@@ -724,12 +724,12 @@ class JournalPart(Closing):
         scan = self.scan
         return list(scan.events(scan.active(self.part)))
 
-    def follow(self, told: Callable[[JournalChange], Any]) -> None:
-        """Call *told* for each change of this part, on the thread that made it."""
+    def follow(self, callback: Callable[[JournalChange], Any]) -> None:
+        """Call *callback* for each change of this part, on the thread that made it."""
 
         def mine(change: JournalChange) -> None:
             if change.part == self.part:
-                told(change)
+                callback(change)
 
         self._following.append(mine)
         self.journal.changed.connect(mine)

@@ -287,8 +287,8 @@ def plan_activity(
             medians[organ] = float(np.divide(most, np.median(coefficient)))
     counts = {organ: draws.size for organ, draws in allowed.items() if draws.size > 1}
     if len(set(counts.values())) > 1:
-        told = ", ".join(f"{organ} {count}" for organ, count in counts.items())
-        raise InputError(f"all organs need the same number of draws, not {told}")
+        counted = ", ".join(f"{organ} {count}" for organ, count in counts.items())
+        raise InputError(f"all organs need the same number of draws, not {counted}")
     together = np.sort(np.min(np.broadcast_arrays(*allowed.values()), axis=0))[::-1]
     organ = min(medians, key=medians.__getitem__)
     needed = math.ceil(share * together.size * (1 - _ROUNDING))

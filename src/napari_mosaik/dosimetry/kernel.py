@@ -234,7 +234,7 @@ def _check_masses(name: str, radius_cm: FloatArray, mass_g: FloatArray) -> None:
 
 
 # --- spread by a kernel ---------------------------------------------------------------------------
-_MOST_POINTS = 1 << 28
+_MAX_POINTS = 1 << 28
 _TABLE = 4096
 _FINER = 16
 
@@ -396,7 +396,7 @@ def _taps(
 
 
 def _check_size(shape: Sequence[int], kernel: DoseKernel) -> None:
-    if math.prod(shape) > _MOST_POINTS:
+    if math.prod(shape) > _MAX_POINTS:
         raise InputError(
             f"the kernel '{kernel.name}' reaches {kernel.reach_um:g} µm, which needs "
             f"{' x '.join(map(str, shape))} points at this spacing; give a coarser map"

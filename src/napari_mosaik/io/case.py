@@ -312,7 +312,7 @@ class Case:
 
     def _keep_digests(self) -> None:
         if self._new_digests:
-            kept = dict(list(self._kept_digests().items())[-_MOST_KEPT:]) | self._new_digests
+            kept = dict(list(self._kept_digests().items())[-_MAX_KEPT:]) | self._new_digests
             self._new_digests = {}
             write_json(self.root / _KEPT_DIGESTS, kept)
 
@@ -320,7 +320,7 @@ class Case:
 _WHOLE: dict[str, str] = {}
 _DIGESTS: dict[str, str] = {}
 _KEPT_DIGESTS: Final = "digests.json"
-_MOST_KEPT: Final = 15
+_MAX_KEPT: Final = 15
 _FOLDER_FORMATS: Final = (".vms", ".vmu", ".dcm")
 _INSIDE_ZARR: Final = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
 

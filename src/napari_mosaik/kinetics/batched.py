@@ -145,7 +145,7 @@ def checked_times(time_h: ArrayLike) -> FloatArray:
 
 # --- one row: RODAS -------------------------------------------------------------------------------
 _ABSOLUTE_UM = 1e-12
-_MOST_STEPS = 1_000_000
+_MAX_STEPS = 1_000_000
 _FIRST_H, _GROWTH = 1e-7, 8.0
 _GAMMA = 0.25
 _A21, _A31, _A32 = 1.544, 0.9466785280815826, 0.2557011698983284
@@ -322,7 +322,7 @@ def _integrate(p: FloatArray, times: FloatArray, tolerance: float, out: FloatArr
             left = times[k] - t
             full = h >= left * (1 - 1e-9)
             step = left if full else h
-            if tries > _MOST_STEPS or step <= 1e-15 * t:
+            if tries > _MAX_STEPS or step <= 1e-15 * t:
                 return False
             _step(p, t, step, y, new, error)
             size = _weighted(p, y, new, error, tolerance, floor)

@@ -25,7 +25,7 @@ from napari_mosaik.predictor.surroundings import column_statistics, slide_column
 
 __all__ = ["NearestTiles", "nearest_tiles", "out_of_range", "with_held_out", "with_range"]
 
-_MOST_POINTS: Final = 3000
+_MAX_POINTS: Final = 3000
 _RANGE_SHARE: Final = 0.99
 _RANGE: Final = "range."
 
@@ -44,7 +44,7 @@ def with_range(model: TrainedModel, cases: Sequence[TileInputs], fwhm_um: float)
     median, centre, scale = column_statistics(np.concatenate(columns))
     points = [_standard(own, median, centre, scale) for own in columns]
     rng = np.random.default_rng(0)
-    most = max(1, _MOST_POINTS // len(points))
+    most = max(1, _MAX_POINTS // len(points))
     drawn = [
         np.arange(len(p)) if len(p) <= most else np.sort(rng.choice(len(p), most, False))
         for p in points

@@ -39,7 +39,7 @@ __all__ = [
     "tiles_digest",
 ]
 
-LEAST_GUARD: Final = 2
+MIN_GUARD: Final = 2
 """Tiles overlap their neighbours, so at a distance of 0 or 1 they share tissue."""
 GUARD_TILES: Final = 28
 """Smallest lattice distance at which two 27 x 27 windows share no tissue (8.4 mm)."""
@@ -214,10 +214,10 @@ def block_split(
     """
     cells = np.asarray(cells, np.int64).reshape(-1, 2)
     n = len(cells)
-    if guard < LEAST_GUARD:
+    if guard < MIN_GUARD:
         raise InputError(
             f"a guard of {guard} is refused: neighbouring tiles overlap and share the answer; use "
-            f"{LEAST_GUARD} tiles or more"
+            f"{MIN_GUARD} tiles or more"
         )
     if not n or not 0 < test_fraction < 1:
         raise InputError(f"cannot split {n} tiles with a test fraction of {test_fraction}")

@@ -32,7 +32,7 @@ __all__ = [
     "moran_scatter",
 ]
 
-MOST_PERMUTATIONS = 999_999
+MAX_PERMUTATIONS = 999_999
 AVERAGE, HOT, COLD, HIGH_LOW, LOW_HIGH, NOT_TESTABLE = range(6)
 
 
@@ -43,7 +43,7 @@ class MoranParams(Params):
         0.005, "Significance level of one tile.", label="significance level", gt=0, lt=1
     )
     permutations: int = setting(
-        9999, "Random neighbourhoods drawn per tile.", ge=99, le=MOST_PERMUTATIONS
+        9999, "Random neighbourhoods drawn per tile.", ge=99, le=MAX_PERMUTATIONS
     )
     sided: Literal["two", "one"] = setting(
         "two",
@@ -223,7 +223,7 @@ def iter_local_moran(
     values = np.asarray(values, float)
     tiles = valued_tiles(values, as_tile_graph(graph))
     needed = _needed_permutations(tiles, params)
-    drawn = max(params.permutations, min(needed, MOST_PERMUTATIONS))
+    drawn = max(params.permutations, min(needed, MAX_PERMUTATIONS))
     if params.engine == "esda":
         tail, version = permutation.esda_tail_counts(tiles, drawn, rng)
     else:

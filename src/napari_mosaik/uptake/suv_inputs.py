@@ -69,10 +69,10 @@ _MAX_RODENT_KG = 2.0
 _MOUSE_OR_CHILD_KG = (10.0, 45.0)
 """Weights that are those of a child in kg, or of a mouse in g."""
 _RAT_OR_ADULT_KG = 180.0
-_LEAST_MBQ_KG = {"F-18": 0.2, "Ga-68": 0.2, "Cu-64": 0.2, "C-11": 0.2, "Zr-89": 0.05}
+_MIN_MBQ_KG = {"F-18": 0.2, "Ga-68": 0.2, "Cu-64": 0.2, "C-11": 0.2, "Zr-89": 0.05}
 """Injected activity per kg below which a dose for an adult was probably typed in mCi."""
 _ADULT_KG = 45.0
-_SMALL_KG, _MOST_MBQ_SMALL = 1.0, 200.0
+_SMALL_KG, _MAX_MBQ_SMALL = 1.0, 200.0
 _LATE_HALF_LIVES = 6.0
 _LONGEST_FRAME_H = 24.0
 _BODY_MASS_INDEX = (1.0, 120.0)
@@ -600,14 +600,14 @@ def _doubt_human(record: InjectionRecord, header: PetHeader, warnings: list[str]
                 f"a weight of {weight:g} kg, without height: if it is {what} of {weight:g} g, the "
                 "SUV is 1000 times too high; check the weight"
             )
-    least = _LEAST_MBQ_KG.get(record.nuclide)
+    least = _MIN_MBQ_KG.get(record.nuclide)
     dose = record.dose_mbq
     if least and dose and weight > _ADULT_KG and dose < least * weight:
         warnings.append(
             f"an injected activity of {dose:g} MBq of {record.nuclide} is little for {weight:g} "
             f"kg; if it is {dose:g} mCi, the SUV is 37 times too high; check it"
         )
-    if weight < _SMALL_KG and dose and dose > _MOST_MBQ_SMALL:
+    if weight < _SMALL_KG and dose and dose > _MAX_MBQ_SMALL:
         warnings.append(
             f"an injected activity of {dose:g} MBq is much for {weight:g} kg; if it is {dose:g} "
             "µCi, the SUV is 27 times too low; check it"

@@ -194,10 +194,10 @@ def reading_line(
     return f"Total: {', '.join(read)}"
 
 
-def concentration(value_um: float, least_um: float = 0.0) -> str:
-    """Antibody with a prefix, three significant digits; *least_um* is what the solver resolves."""
-    if 0 < value_um < least_um:
-        return f"under {number(*scaled(least_um, 'µM'))}"
+def concentration(value_um: float, min_um: float = 0.0) -> str:
+    """Antibody with a prefix, three significant digits; *min_um* is what the solver resolves."""
+    if 0 < value_um < min_um:
+        return f"under {number(*scaled(min_um, 'µM'))}"
     return number(*scaled(value_um, "µM"))
 
 

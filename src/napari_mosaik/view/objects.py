@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 _CROSS_UM = 12.0
-_MOST_VERTICES = 1500
+_MAX_VERTICES = 1500
 _TITLES = {
     "area_um2": "area",
     "equivalent_diameter_um": "equivalent diameter",
@@ -98,7 +98,7 @@ def vertex_lines(shape: AnnotatedShape, view: Lattice, size_um: float) -> FloatA
     low = np.asarray(view.origin_um)
     inside = ((places >= low) & (places <= low + view.extent_um)).all(axis=1)
     corners = places[inside] - size_um / 2
-    if len(corners) > _MOST_VERTICES:
+    if len(corners) > _MAX_VERTICES:
         return np.zeros((0, 2, 2))
     across, down = np.array([0.0, size_um]), np.array([size_um, 0.0])
     sides = ((0 * down, across), (across, down), (down, across), (0 * down, down))

@@ -416,7 +416,7 @@ def parameter_strip_figure(picture: TwinPicture) -> Figure:
 # --- virtual cohort -----------------------------------------------------------------------------
 _BINS: Final = 40
 _LOG_RATIO: Final = 30.0
-_LEAST_REACH: Final = 0.05
+_MIN_REACH: Final = 0.05
 _NAME: Final = 16
 
 
@@ -554,7 +554,7 @@ def _edges(arms: Sequence[FloatArray], bar: float) -> tuple[FloatArray, bool]:
         return np.exp(
             np.linspace(np.log(low) - 0.03 * reach, np.log(high) + 0.03 * reach, _BINS + 1)
         ), True
-    reach = max(high - low, _LEAST_REACH * max(abs(high), 1.0))
+    reach = max(high - low, _MIN_REACH * max(abs(high), 1.0))
     return np.linspace(low - 0.03 * reach, high + 0.03 * reach, _BINS + 1), False
 
 

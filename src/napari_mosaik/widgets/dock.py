@@ -37,7 +37,7 @@ from napari_mosaik.widgets.base.gc_tuning import freeze_window
 from napari_mosaik.widgets.base.workspace import Workspace
 from napari_mosaik.widgets.canvas.active_tool import CanvasTool
 from napari_mosaik.widgets.canvas.camera import fit
-from napari_mosaik.widgets.canvas.layer_board import LayerBoard
+from napari_mosaik.widgets.canvas.case_layers import CaseLayers
 from napari_mosaik.widgets.canvas.legend import Overlays
 from napari_mosaik.widgets.canvas.link import CanvasLink
 from napari_mosaik.widgets.canvas.live_layers import LivePreview
@@ -82,7 +82,7 @@ class MosaikDock(QWidget):
         self.viewer = napari_viewer
         self.workspace = workspace or Workspace()
         self.controller = CaseController(self.workspace, self)
-        self.board = LayerBoard(napari_viewer, self.controller)
+        self.board = CaseLayers(napari_viewer, self.controller)
         self.canvas = CanvasLink(napari_viewer, self.board)
         self.inspector: TileInspector | None = None
         self._inspector_dock: QDockWidget | None = None
@@ -347,7 +347,7 @@ class MosaikDock(QWidget):
         self.view_tools.quad_view.leave()
         self.show_annotate()
         self._look_at_tile()
-        self.annotate.annotation.told.emit(line)
+        self.annotate.annotation.message.emit(line)
 
     def _only(self, opened: Page) -> None:
         for page in self._all_pages():

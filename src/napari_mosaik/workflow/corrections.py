@@ -50,7 +50,7 @@ __all__ = [
     "ARTEFACT_TYPES",
     "CorrectionLog",
     "CorrectionSession",
-    "CorrectionWay",
+    "OutlineUse",
     "SelectedObject",
     "correct_from_file",
     "correction_records",
@@ -204,14 +204,14 @@ class CorrectionSession(Closing):
         self.log = CorrectionLog(case, what, reader)
         self._acting = self._outdated = False
         self._together: list[Correction] | None = None
-        self.log.part.follow(self._told)
+        self.log.part.follow(self._journal_changed)
         try:
             self._rebuild()
         except BaseException:
             self.log.close()
             raise
 
-    def _told(self, change: JournalChange) -> None:
+    def _journal_changed(self, change: JournalChange) -> None:
         """Note what another view undid or redid; the objects follow at the next question."""
         self._outdated |= not self._acting
 
@@ -507,7 +507,7 @@ def _outcome(case: Case, what: str) -> tuple[dict[tuple[str, str], str], bool]:
 
 
 # --- corrections from a file ---------------------------------------------------------------------
-CorrectionWay = Literal["add", "remove", "class"]
+OutlineUse = Literal["add", "remove", "class"]
 _OF_MASKS: Final = {
     ("tissue", "add"): "add",
     ("tissue", "remove"): "cut",
@@ -517,7 +517,7 @@ _OF_MASKS: Final = {
 
 
 def correct_from_file(
-    case: Case, path: Path, what: str, way: CorrectionWay, reader: str
+    case: Case, path: Path, what: str, use: OutlineUse, reader: str
 ) -> tuple[int, list[str]]:
     """Record the corrections of a file; their number, and doubts about the outlines in it.
 
@@ -532,7 +532,7 @@ def correct_from_file(
         GeoJSON with level-0 pixels of the slide; see `read_geojson`.
     what
         What is corrected: a name of `CORRECTED_FRAMES`.
-    way
+    use
         "add" or "remove" areas and objects, or set the "class" of objects to that of the outline.
     reader
         Who corrects.
@@ -545,17 +545,17 @@ def correct_from_file(
     if what not in CORRECTED_FRAMES:
         raise InputError(f"'{what}' cannot be corrected; use one of: {', '.join(CORRECTED_FRAMES)}")
     kind = what.partition("_")[0]
-    if what not in OBJECTS and (kind, way) not in _OF_MASKS:
+    if what not in OBJECTS and (kind, use) not in _OF_MASKS:
         raise InputError(f"'{what}' have no class to set; use add or remove")
-    shapes, doubts = _shapes(case, path, what, way)
+    shapes, doubts = _shapes(case, path, what, use)
     if what in OBJECTS:
         with CorrectionSession(case, what, reader) as session:
-            n = _correct_objects(session, shapes, way, path.name)
+            n = _correct_objects(session, shapes, use, path.name)
         return n, doubts
     corrections = [
         Correction(
-            _OF_MASKS[kind, way],  # type: ignore[arg-type]
-            word=_artefact_type(shape, path.name) if (kind, way) == ("artefacts", "add") else "",
+            _OF_MASKS[kind, use],  # type: ignore[arg-type]
+            word=_artefact_type(shape, path.name) if (kind, use) == ("artefacts", "add") else "",
             area_wkt=shape.geometry.wkt,
         )
         for shape in shapes
@@ -566,7 +566,7 @@ def correct_from_file(
 
 
 def _shapes(
-    case: Case, path: Path, what: str, way: CorrectionWay
+    case: Case, path: Path, what: str, use: OutlineUse
 ) -> tuple[tuple[AnnotatedShape, ...], list[str]]:
     """The outlines of a file, all of them on the slide."""
     import shapely
@@ -607,30 +607,30 @@ def _artefact_type(shape: AnnotatedShape, name: str) -> str:
 
 
 def _correct_objects(
-    session: CorrectionSession, shapes: tuple[AnnotatedShape, ...], way: CorrectionWay, name: str
+    session: CorrectionSession, shapes: tuple[AnnotatedShape, ...], use: OutlineUse, name: str
 ) -> int:
     """Correct the objects that outlines show; the number of corrections."""
     with session.together():
         n = 0
         for shape in shapes:
             try:
-                n += _correct_object(session, shape, way)
+                n += _correct_object(session, shape, use)
             except InputError as error:
                 raise InputError(f"{name}: {shape.key}: {error}; nothing was corrected") from error
         return n
 
 
-def _correct_object(session: CorrectionSession, shape: AnnotatedShape, way: CorrectionWay) -> int:
-    if way == "add":
+def _correct_object(session: CorrectionSession, shape: AnnotatedShape, use: OutlineUse) -> int:
+    if use == "add":
         session.add(Correction("add", area_wkt=shape.geometry.wkt))
         return 1
-    if way == "class" and not shape.label.strip():
+    if use == "class" and not shape.label.strip():
         raise InputError("it has no class")
     chosen = session.within(shape.geometry)
     if not chosen:
         raise InputError(f"there are no {session.what} in it")
     for one in chosen:
-        if way == "class":
+        if use == "class":
             session.set_class(one, shape.label)
         else:
             session.delete(one)

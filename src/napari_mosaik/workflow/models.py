@@ -137,7 +137,7 @@ class KnownModel:
         return self.kind == "classifier"
 
     def record(self) -> dict[str, Any]:
-        """What is told of it, as a JSON document; None or empty for what its card does not hold."""
+        """Its record as a JSON document; None or empty for what its card does not hold."""
         training = self.training
         scores = training.get("held_out")
         metrics = scores if self.is_classifier else training.get("comparison")
@@ -166,7 +166,7 @@ class KnownModel:
 
 # --- listing -------------------------------------------------------------------------------------
 def known_models(cases: Sequence[Case]) -> list[KnownModel]:
-    """All models in the models folders of some cases, each once; damaged ones are told as such."""
+    """All models in the models folders of some cases, each once; damaged ones are named as such."""
     found: dict[str, KnownModel] = {}
     for case in cases:
         used = {_used(case, step) for step in (_CLASSIFIER.name, _PREDICTOR.name)}

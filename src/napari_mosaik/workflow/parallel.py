@@ -28,8 +28,8 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-_TELL_S = 1.0
-"""How often progress is told while no item ends, s."""
+_REPORT_S = 1.0
+"""How often progress is reported while no item ends, s."""
 _ASK_S = 0.25
 """How often a computation on a worker asks its scheduler whether it shall stop, s."""
 _WORKERS_S = 10.0
@@ -158,7 +158,7 @@ def _on_threads(work: Callable[[T], object], todo: list[T], n: int) -> Iterator[
 def _next(done: queue.SimpleQueue[Exception | None]) -> tuple[bool, Exception | None]:
     """Whether an item has ended within a second, and its error; raises if asked to stop."""
     began = time.monotonic()
-    while time.monotonic() - began < _TELL_S:
+    while time.monotonic() - began < _REPORT_S:
         checkpoint()
         with contextlib.suppress(queue.Empty):
             return True, done.get(timeout=_CHECK_S)
@@ -170,7 +170,7 @@ def _on_cluster(work: Callable[[T], object], todo: list[T], scheduler: str) -> I
 
     with _connected(scheduler) as client:
         futures = client.map(_on_worker, todo, work=work, pure=False)
-        arriving, done, told = as_completed(futures), 0, time.monotonic()
+        arriving, done, reported = as_completed(futures), 0, time.monotonic()
         try:
             while done < len(todo):
                 checkpoint()
@@ -178,10 +178,10 @@ def _on_cluster(work: Callable[[T], object], todo: list[T], scheduler: str) -> I
                     _result(future, scheduler)
                     done += 1
                     yield done
-                    told = time.monotonic()
-                if time.monotonic() - told > _TELL_S and done < len(todo):
+                    reported = time.monotonic()
+                if time.monotonic() - reported > _REPORT_S and done < len(todo):
                     yield done
-                    told = time.monotonic()
+                    reported = time.monotonic()
         finally:
             if client.status == "running":
                 client.cancel(futures)
@@ -203,17 +203,17 @@ def on_one_worker(
     from distributed import Event
 
     with _connected(scheduler) as client:
-        topic, told = f"mosaik-{uuid.uuid4().hex}", [Progress(0, 1, "waiting for a worker")]
+        topic, reports = f"mosaik-{uuid.uuid4().hex}", [Progress(0, 1, "waiting for a worker")]
         client.subscribe_topic(
-            topic, lambda event: told.append(Progress(event[1][0], 1, event[1][1]))
+            topic, lambda event: reports.append(Progress(event[1][0], 1, event[1][1]))
         )
         stop = Event(topic, client)
         future = client.submit(_driven, work, topic, pure=False)
         try:
             while not future.done():
                 checkpoint()
-                del told[:-1]
-                yield told[0]
+                del reports[:-1]
+                yield reports[0]
                 _wait(client, scheduler)
             found: T = _result(future, scheduler)
             return found

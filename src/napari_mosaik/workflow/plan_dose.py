@@ -85,7 +85,7 @@ _REPAIR_NODES: Final = 13
 _REPAIR_REACH: Final = 4.5
 _SOBOL_TILES: Final = 300
 _DISTANCES: Final = 10
-_LEAST_DOSE: Final = 0.01
+_MIN_DOSE: Final = 0.01
 _HISTOGRAM: Final = 101
 _TIMES: Final = 400
 _MAPS_AT_ONCE: Final = 16
@@ -703,7 +703,7 @@ class PlanModel:
 
         exact = self.factors(dict.fromkeys(SOURCE_TITLES, np.zeros(1)))
         usual = self.response({k: v[:, None] for k, v in exact.items()}, None, tiles).dose_gy[0]
-        least = _LEAST_DOSE * np.array([[usual[0]], [usual[1:] @ weight]])
+        least = _MIN_DOSE * np.array([[usual[0]], [usual[1:] @ weight]])
         least = np.maximum(least, np.finfo(float).tiny)
 
         def function(points: FloatArray) -> FloatArray:

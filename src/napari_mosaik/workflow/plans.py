@@ -85,7 +85,7 @@ as MBq are a thousand times more, and a course that is planned is not so far abo
 _FAR_ABOVE: Final = 3.0
 _LARGEST_MBQ: Final = 1e6
 """No course, and no course per m², has 1 TBq."""
-_LEAST_BETA_MBQ: Final = 20.0
+_MIN_BETA_MBQ: Final = 20.0
 _SURFACE_M2: Final = 2.0
 """Body surface, m², for the question about units only."""
 
@@ -528,8 +528,8 @@ def activity_doubt(course: Course) -> tuple[str, Course] | None:
             f"about {usual:g} MBq; is the activity in kBq?"
         )
         return question, course.model_copy(update={"activity": course.activity / 1e3})
-    if usual is None and mbq < _LEAST_BETA_MBQ and NUCLIDES[course.nuclide].alpha_kev == 0:
-        question = f"{asked} is below {_LEAST_BETA_MBQ:g} MBq, less than a therapy; is it in GBq?"
+    if usual is None and mbq < _MIN_BETA_MBQ and NUCLIDES[course.nuclide].alpha_kev == 0:
+        question = f"{asked} is below {_MIN_BETA_MBQ:g} MBq, less than a therapy; is it in GBq?"
         return question, course.model_copy(update={"activity": course.activity * 1e3})
     return None
 

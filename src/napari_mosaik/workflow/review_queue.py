@@ -535,7 +535,7 @@ class QueueSession(Closing):
         except BaseException:
             self.part.close()
             raise
-        self.part.follow(self._told)
+        self.part.follow(self._journal_changed)
 
     def _seen_before(self, events: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
         """A doubt where the reader may have seen the PET since an earlier blind queue."""
@@ -563,7 +563,7 @@ class QueueSession(Closing):
                 self._events.append(event)
         self._replay()
 
-    def _told(self, change: JournalChange) -> None:
+    def _journal_changed(self, change: JournalChange) -> None:
         """Follow every entry, also one that another view undid or redid."""
         if change.kind == "append":
             self._events.append(change.event)

@@ -110,7 +110,7 @@ class SegmentationQa(Closing):
         except BaseException:
             self.part.close()
             raise
-        self.part.follow(self._told)
+        self.part.follow(self._journal_changed)
 
     @property
     def objects(self) -> Table:
@@ -133,7 +133,7 @@ class SegmentationQa(Closing):
             )  # fmt: skip
         self._sessions = _sessions(self.part.active())
 
-    def _told(self, change: JournalChange) -> None:
+    def _journal_changed(self, change: JournalChange) -> None:
         """Follow every rating, also one that another view undid or redid."""
         if change.kind == "append":
             self._sessions[-1]["events"].append(dict(change.event))

@@ -655,7 +655,7 @@ def _notes(
     return notes
 
 
-# --- what is told ---------------------------------------------------------------------------------
+# --- the report ---------------------------------------------------------------------------------
 def cohort_threshold(text: str, kind: CohortOutcome) -> float | None:
     """A threshold as typed, with or without unit: ``20``, ``20 Gy``, ``0.5``, ``50 %``.
 
@@ -711,14 +711,14 @@ def cohort_document(
     threshold: float | None = None,
     half_width: float = 0.05,
 ) -> dict[str, Any]:
-    """What is told of the patients of `plan_cohort`.
+    """The report on the patients of `plan_cohort`.
 
     Parameters
     ----------
     cohort
         The patients and their outcomes.
     drawn_from, seed, outcome
-        Where they come from: 'prior' or 'posterior', random seed, and which outcome is told.
+        Where they come from: 'prior' or 'posterior', random seed, and which outcome is reported.
     threshold
         Outcome from which a patient responds, in its unit, or up to which, where a smaller one is
         better.  If None, the limit of an organ, `EVEN_CHANCE` for tumour control, else the median

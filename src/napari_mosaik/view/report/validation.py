@@ -442,7 +442,7 @@ def _validation(results: CaseResults) -> list[SheetRow]:
     return [SheetRow("Validation", "pass" if passed else "fail", value, evidence)]
 
 
-_LEAST_COVERAGE = 0.8
+_MIN_COVERAGE = 0.8
 """Of one held-out case: the mean over many has to be near 0.9, a single one spreads about it."""
 
 
@@ -462,11 +462,11 @@ def _uncertainty(results: CaseResults) -> list[SheetRow]:
         for words, one in found.items()
     )
     first = next(iter(found.values()))
-    limit = f"normalised SUV; limit for one case: {percent(_LEAST_COVERAGE)}"
+    limit = f"normalised SUV; limit for one case: {percent(_MIN_COVERAGE)}"
     evidence = "; ".join([limit, *map(str, intervals.get("notes") or ())])
     if (results.get(PREDICTION_RECORD) or {}).get("seen_in_training"):
         return [SheetRow("Uncertainty", "not available", value, "training case")]
-    return [_row("Uncertainty", first["coverage"] >= _LEAST_COVERAGE, value, evidence)]
+    return [_row("Uncertainty", first["coverage"] >= _MIN_COVERAGE, value, evidence)]
 
 
 def _domain(results: CaseResults) -> list[SheetRow]:

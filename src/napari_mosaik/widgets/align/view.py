@@ -18,7 +18,7 @@ from napari_mosaik.widgets.canvas.layout_state import LayoutState
 if TYPE_CHECKING:
     from napari.layers import Layer
 
-    from napari_mosaik.widgets.canvas.layer_board import LayerBoard
+    from napari_mosaik.widgets.canvas.case_layers import CaseLayers
     from napari_mosaik.workflow.manual_alignment import AlignmentState
 
 __all__ = ["PREFIX", "AlignView", "AlignmentPicture", "OverlayMode"]
@@ -47,7 +47,7 @@ class AlignmentPicture:
 class AlignView:
     """Draws one section at its current alignment and restores the canvas afterwards."""
 
-    def __init__(self, board: LayerBoard) -> None:
+    def __init__(self, board: CaseLayers) -> None:
         self.board, self.viewer = board, board.viewer
         self.section: AlignmentPicture | None = None
         self.look: OverlayMode = "blend"

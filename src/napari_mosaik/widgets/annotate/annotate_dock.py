@@ -219,12 +219,12 @@ class AnnotateDock(QWidget):
         self.annotation.opened.connect(self._fill)
         for signal in (self.annotation.changed, self.annotation.saved):
             signal.connect(self._show)
-        self.annotation.told.connect(self._tell)
+        self.annotation.message.connect(self._tell)
         self.drawing.changed.connect(partial(self._refused, None))
         self.drawing.failed.connect(self._refused)
-        self.drawing.told.connect(self._tell)
+        self.drawing.message.connect(self._tell)
         self.drawing.board.changed.connect(self._show_tools)  # a map of the classes has come
-        self.live.told.connect(self._tell_live)
+        self.live.message.connect(self._tell_live)
         for signal in (self.annotation.opened, self.annotation.saved, self.annotation.finished):
             signal.connect(self._ask_finished)
         self.drawing.viewer.scene.camera.events.zoom.connect(self._show_size)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from napari_mosaik.core.shapes import AnnotatedShape
     from napari_mosaik.widgets.base.case_controller import CaseController
     from napari_mosaik.widgets.base.worker import Job
-    from napari_mosaik.widgets.canvas.layer_board import LayerBoard
+    from napari_mosaik.widgets.canvas.case_layers import CaseLayers
 
 __all__ = ["LIVE_TITLE", "Annotation", "LiveTissue"]
 
@@ -45,14 +45,14 @@ class Annotation(QObject):
     """Opens, saves and closes the annotation document; retrains and updates.
 
     ``opened`` is emitted when a document was opened or closed, ``changed`` after each edit,
-    ``saved`` when the GeoJSON file was written, and ``told`` with what an import, an export or a
+    ``saved`` when the GeoJSON file was written, and ``message`` with what an import, an export or a
     save has done beside that.  ``finished`` is emitted when tiles were finished.
     """
 
     opened = Signal()
     changed = Signal()
     saved = Signal()
-    told = Signal(str)
+    message = Signal(str)
     finished = Signal()
 
     def __init__(self, controller: CaseController) -> None:
@@ -79,7 +79,7 @@ class Annotation(QObject):
         if case is None or "he" not in case.file.slides:
             self._controller.report(InputError("open a case with an H&E slide first"), "Annotate")
             return
-        self.told.emit("")
+        self.message.emit("")
         self.close()
         try:
             self._opened = OpenAnnotations(case, self._controller.workspace.reader)
@@ -101,7 +101,7 @@ class Annotation(QObject):
 
     def _case_changed(self, case: Case | None, *_: Any) -> None:
         if case is not self._case and self.document is not None:
-            self.told.emit("")
+            self.message.emit("")
             self.close()
             self.opened.emit()
 
@@ -192,7 +192,7 @@ class Annotation(QObject):
     def _saved(self, kept: Path | None) -> None:
         if kept is not None:
             line = "⚠ Another program had changed the annotations; its file is kept as"
-            self.told.emit(f"{line} {kept}")
+            self.message.emit(f"{line} {kept}")
         self.saved.emit()
 
     def _write_now(self) -> None:
@@ -236,13 +236,13 @@ class Annotation(QObject):
             return
 
         def read(given: AnnotationImport) -> None:
-            self.told.emit("")
+            self.message.emit("")
             then(given)
 
-        self.told.emit(f"Reading {path.name}…")
+        self.message.emit(f"Reading {path.name}…")
         work = partial(AnnotationImport, case, path, asking=True)
         task = self._controller.read_for(case, "Import", work, read)
-        task.failed.connect(lambda _: self.told.emit(""))
+        task.failed.connect(lambda _: self.message.emit(""))
 
     def take_import(self, given: AnnotationImport, how: How) -> None:
         """Import for the present reader on a thread, as one edit that can be undone."""
@@ -255,11 +255,11 @@ class Annotation(QObject):
                 opened.document.show(done.edit, done.n)
             self._imported(given, opened.reader, done)
 
-        self.told.emit(f"Importing {given.path.name}…")
+        self.message.emit(f"Importing {given.path.name}…")
         task = self._controller.read_for(
             given.case, "Import", lambda: given.record(opened, how), then
         )
-        task.failed.connect(lambda _: self.told.emit(""))
+        task.failed.connect(lambda _: self.message.emit(""))
 
     def _imported(self, given: AnnotationImport, reader: str, done: Import) -> None:
         given.case.log("annotate import", slide=given.stain, reader=reader, shapes=done.imported)
@@ -267,7 +267,7 @@ class Annotation(QObject):
         if not done.imported:
             lines = [f"Nothing imported: the annotations of {given.path.name} are here already."]
         lines += [f"The previous annotations are kept in {path}" for path in done.copies]
-        self.told.emit("\n".join(lines))
+        self.message.emit("\n".join(lines))
         self.save()
 
     def export(self, path: Path) -> None:
@@ -284,7 +284,7 @@ class Annotation(QObject):
         def then(answer: tuple[int, list[str]]) -> None:
             number, notes = answer
             lines = [f"{count(number, 'annotation')} exported to {path}"]
-            self.told.emit("\n".join([*lines, *(f"⚠ {note}" for note in notes)]))
+            self.message.emit("\n".join([*lines, *(f"⚠ {note}" for note in notes)]))
 
         self._controller.read_for(opened.case, "Export", work, then)
 
@@ -357,12 +357,12 @@ _Found: TypeAlias = "tuple[LivePrediction, Transform | None]"
 class LiveTissue(LiveLayers):
     """A layer of tissue classes that are predicted from the annotations as they are now.
 
-    ``told`` carries a line of text: what it was predicted from, or what is missing.
+    ``message`` carries a line of text: what it was predicted from, or what is missing.
     """
 
-    told = Signal(str)
+    message = Signal(str)
 
-    def __init__(self, board: LayerBoard, annotation: Annotation) -> None:
+    def __init__(self, board: CaseLayers, annotation: Annotation) -> None:
         super().__init__(board)
         self.wanted = False
         self._annotation = annotation
@@ -393,14 +393,14 @@ class LiveTissue(LiveLayers):
             ended, self._classes = self._classes, None
             self.end()
             self.controller.read("Live prediction", ended.close, lambda _: None)
-        self.told.emit("")
+        self.message.emit("")
         if case is None:
             return
         if self._classes is not None:
             self.again()
             return
         made = self._classes = LiveClasses(case, self.controller.workspace.cohort)
-        self.told.emit("Live prediction: reading the slide…")
+        self.message.emit("Live prediction: reading the slide…")
         self.controller.read("Live prediction", made.read_others, self.again)
         self.begin([CLASSES.name])
 
@@ -414,7 +414,7 @@ class LiveTissue(LiveLayers):
     def show_result(self, result: _Found | MosaikError) -> None:
         """Show the classes below the annotations."""
         if isinstance(result, MosaikError):
-            self.told.emit(f"Live prediction: {result}")
+            self.message.emit(f"Live prediction: {result}")
             return
         found, transform = result
         spec = replace(classes_layer(found.classes, transform), name=LIVE_TITLE)
@@ -428,7 +428,7 @@ class LiveTissue(LiveLayers):
             layers = self.viewer.layers
             layers.move(layers.index(LIVE_TITLE), layers.index(ANNOTATIONS_TITLE))
         where = "" if found.whole else ", middle of the view only"
-        self.told.emit(
+        self.message.emit(
             f"Live prediction from {count(found.n_shapes, 'annotation')} here and "
             f"{count(found.n_cases, 'case')} in all, {number(self.took_s, 's', digits=2)}{where}. "
             "Not stored: Retrain makes it a model."

@@ -82,7 +82,7 @@ class Drawing(CanvasTool):
     """Turns the mouse into edits of the annotation document, and draws the document.
 
     ``changed`` is also emitted when class, selection or tolerance change; ``failed`` with the error
-    of an edit that is refused, and ``told`` with what an edit has left out.
+    of an edit that is refused, and ``message`` with what an edit has left out.
     """
 
     name = "annotation"
@@ -126,7 +126,7 @@ class Drawing(CanvasTool):
     erasing_modes = ("brush", "wand", "polygon", "lasso", "rectangle")
     """The modes in which Alt erases."""
     failed = Signal(object)
-    told = Signal(str)
+    message = Signal(str)
 
     def __init__(self, link: CanvasLink, annotation: Annotation) -> None:
         super().__init__(link)
@@ -330,7 +330,9 @@ class Drawing(CanvasTool):
         spared = document.spared if document is not None else 0
         if document is not None:
             document.spared = 0
-        self.told.emit(f"{count(spared, 'locked annotation')} left unchanged." if spared else words)
+        self.message.emit(
+            f"{count(spared, 'locked annotation')} left unchanged." if spared else words
+        )
         self.changed.emit()
 
     # --- mouse ----------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["ImportDialog"]
 
 _LINE_PX = 24
-_MOST_LINES = 10
+_MAX_LINES = 10
 
 
 class ImportDialog(QDialog):
@@ -63,7 +63,7 @@ class ImportDialog(QDialog):
         header = self.table.verticalHeader()
         if header is not None:
             header.setDefaultSectionSize(_LINE_PX + 4)
-        self.table.setMinimumHeight((_LINE_PX + 4) * (min(len(rows), _MOST_LINES) + 1) + 8)
+        self.table.setMinimumHeight((_LINE_PX + 4) * (min(len(rows), _MAX_LINES) + 1) + 8)
         for place, one in enumerate(rows):
             item = self.table.item(place, 0)
             if item is not None:

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from napari_mosaik.io.case import Case
     from napari_mosaik.widgets.annotate.annotation import Annotation
     from napari_mosaik.widgets.base.worker import Steps
-    from napari_mosaik.widgets.canvas.layer_board import LayerBoard
+    from napari_mosaik.widgets.canvas.case_layers import CaseLayers
     from napari_mosaik.workflow.agreement import Comparison
     from napari_mosaik.workflow.annotations import FinishedTiles
 
@@ -80,7 +80,7 @@ class TwoReaders(QWidget):
 
     several = Signal(bool)
 
-    def __init__(self, board: LayerBoard, annotation: Annotation) -> None:
+    def __init__(self, board: CaseLayers, annotation: Annotation) -> None:
         super().__init__()
         self._board, self._controller = board, board.controller
         self._annotation = annotation
@@ -126,7 +126,7 @@ class TwoReaders(QWidget):
         self.export_button = button(
             "Export agreed set…", self._choose_export, "GeoJSON; decided_by says who decided"
         )
-        self.told = wrapped_label(small=True)
+        self.message = wrapped_label(small=True)
         bind_widget_keys(
             self,
             "readers",
@@ -150,7 +150,7 @@ class TwoReaders(QWidget):
                 row(self.back, self.next, 1),
                 wrapped_label("Regions without a decision, when exported", small=True),
                 row(self.rest, self.export_button),
-                self.told,
+                self.message,
                 1,  # takes the room that the labels would spread over
                 spacing=5,
             )
@@ -251,7 +251,7 @@ class TwoReaders(QWidget):
     def _clear(self, *_: Any) -> None:
         self._found, self._decided = None, {}
         self.list.clear()
-        self.told.setText("")
+        self.message.setText("")
         self.picture.show(None, None)
         self._show()
 
@@ -365,7 +365,7 @@ class TwoReaders(QWidget):
             if record["undecided"]:
                 area = number(record["undecided_mm2"], "mm²")
                 lines.append(f"⚠ {count(record['undecided'], 'region')} ({area}) excluded")
-            self.told.setText("\n".join(lines))
+            self.message.setText("\n".join(lines))
 
         work = partial(found.write, path, by, decided, prefer)
         self._controller.read_for(found.case, "Export", work, then)
@@ -411,7 +411,7 @@ class TwoReaders(QWidget):
 class DifferencePicture(AnnotationPicture):
     """A read-only labels layer of the differences over the visible part of the H&E slide."""
 
-    def __init__(self, board: LayerBoard) -> None:
+    def __init__(self, board: CaseLayers) -> None:
         super().__init__(board.viewer)
         self._board = board
         self._found: Comparison | None = None

@@ -32,7 +32,7 @@ from napari_mosaik.widgets.base.controls import (
     row,
     wrapped_label,
 )
-from napari_mosaik.widgets.canvas.layer_board import LayerBoard
+from napari_mosaik.widgets.canvas.case_layers import CaseLayers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -45,7 +45,7 @@ __all__ = ["Overlays", "legend_widget"]
 class Overlays(QWidget):
     """A row for each layer of the case, slides first, and the choice of a parameter."""
 
-    def __init__(self, board: LayerBoard) -> None:
+    def __init__(self, board: CaseLayers) -> None:
         super().__init__()
         self._board = board
         self._rows = QVBoxLayout()
@@ -167,7 +167,7 @@ class _Eye(QCheckBox):
 class _Row(QFrame):
     """One layer: visibility, opacity and the meaning of its colours."""
 
-    def __init__(self, name: str, board: LayerBoard) -> None:
+    def __init__(self, name: str, board: CaseLayers) -> None:
         super().__init__()
         self._name, self._board = name, board
         self._layer = board.layer(name)
@@ -249,7 +249,7 @@ def _has_outline(layer: Any) -> bool:
 class ScaleFields(QWidget):
     """The colour scale of a map between two fields with its limits."""
 
-    def __init__(self, name: str, board: LayerBoard) -> None:
+    def __init__(self, name: str, board: CaseLayers) -> None:
         super().__init__()
         self._name, self._board = name, board
         legend = board.specs[name].legend

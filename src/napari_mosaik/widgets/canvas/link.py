@@ -12,8 +12,8 @@ from napari_mosaik.core import palette
 from napari_mosaik.core.catalogue import REFERENCE
 from napari_mosaik.view.spec import placement_um
 from napari_mosaik.widgets.canvas.active_tool import ToolHost
+from napari_mosaik.widgets.canvas.case_layers import CaseLayers
 from napari_mosaik.widgets.canvas.keys import CANVAS
-from napari_mosaik.widgets.canvas.layer_board import LayerBoard
 from napari_mosaik.widgets.canvas.layout_state import is_base
 from napari_mosaik.widgets.canvas.view_keys import shows_uncalibrated
 
@@ -35,7 +35,7 @@ class CanvasLink(ToolHost):
     ``readings`` adds its words on a tile to the line under the cursor.
     """
 
-    def __init__(self, viewer: napari.Viewer, board: LayerBoard) -> None:
+    def __init__(self, viewer: napari.Viewer, board: CaseLayers) -> None:
         super().__init__(viewer, board)
         self.board = board
         self.workspace = board.controller.workspace

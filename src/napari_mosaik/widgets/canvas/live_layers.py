@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from napari_mosaik.core import Params, Transform
     from napari_mosaik.io.case import Case
-    from napari_mosaik.widgets.canvas.layer_board import LayerBoard
+    from napari_mosaik.widgets.canvas.case_layers import CaseLayers
     from napari_mosaik.workflow.preview import Preview, RegionUm
 
 __all__ = ["PREFIX", "LiveLayers", "LivePreview", "region_on_slide"]
@@ -63,7 +63,7 @@ class LiveLayers(QObject):
     the duration of the last one.
     """
 
-    def __init__(self, board: LayerBoard) -> None:
+    def __init__(self, board: CaseLayers) -> None:
         super().__init__(board)
         self.board, self.controller, self.viewer = board, board.controller, board.viewer
         self.took_s = 0.0
@@ -238,7 +238,7 @@ class LivePreview(LiveLayers):
 
     message_changed = Signal(str, str)
 
-    def __init__(self, board: LayerBoard) -> None:
+    def __init__(self, board: CaseLayers) -> None:
         super().__init__(board)
         self.step = ""
         self._memory = PreviewMemory()

@@ -535,9 +535,9 @@ class CorrectPanel(QWidget):
             )
             if titles
         ]
-        told = space.change.lines if space.change is not None else ()
-        self.changed.setText("\n".join([*expected, *told]))
-        self.changed.setVisible(bool(expected or told))
+        lines = space.change.lines if space.change is not None else ()
+        self.changed.setText("\n".join([*expected, *lines]))
+        self.changed.setVisible(bool(expected or lines))
 
     def _card(self) -> str:
         chosen = self.selected

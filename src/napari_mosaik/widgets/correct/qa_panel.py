@@ -26,7 +26,7 @@ from napari_mosaik.widgets.canvas.link import square_lines
 if TYPE_CHECKING:
     from napari_mosaik.core import Transform
     from napari_mosaik.core.journal import JournalChange
-    from napari_mosaik.widgets.canvas.layer_board import LayerBoard
+    from napari_mosaik.widgets.canvas.case_layers import CaseLayers
     from napari_mosaik.workflow.segmentation_qa import SegmentationQa
 
 __all__ = ["VisualQaPanel"]
@@ -47,7 +47,7 @@ class VisualQaPanel(QWidget):
 
     to_correct = Signal(str, object)
 
-    def __init__(self, board: LayerBoard) -> None:
+    def __init__(self, board: CaseLayers) -> None:
         super().__init__()
         self._board, self._controller = board, board.controller
         self.session: SegmentationQa | None = None

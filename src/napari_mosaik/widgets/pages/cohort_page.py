@@ -76,7 +76,7 @@ _NO_ARMS = f"{NO_PLANS[:-1]}, or choose preset arms."
 _POSTERIOR, _PRIOR = "posterior", "prior"
 _DEFAULT_N: Final = 400
 _COUNT_PX, _SEED_PX = 145, 85
-_ARM_PX, _AXIS_PX, _MOST_PX = 70, 75, 460
+_ARM_PX, _AXIS_PX, _MAX_PX = 70, 75, 460
 _NOTHING_TAKEN = (
     "No scan was taken in, so there is no posterior: take one in on the page 'Updating twin', or "
     "draw from the prior."
@@ -162,8 +162,8 @@ class CohortPage(ReadPage):
         )
         self.presets = button("Preset arms", lambda: None)
         self.presets.setMenu(self._preset_menu())
-        self.told = wrapped_label()
-        self.told.hide()
+        self.message = wrapped_label()
+        self.message.hide()
         self.mass = QWidget()
         self.mass.setLayout(row(QLabel("Antigen, µM"), self.antigen, 1))
         self.state = wrapped_label(bold=True)
@@ -175,7 +175,7 @@ class CohortPage(ReadPage):
                 wrapped_label("Arms: plans of the case", bold=True),
                 self._arms,
                 row(self.presets, self.plans, 1),
-                self.told,
+                self.message,
                 row(QLabel("Patients from"), self.source),
                 row(QLabel("Outcome"), self.outcome),
                 row(QLabel("Patients"), self.n, QLabel("Seed"), self.seed, 1),
@@ -335,8 +335,8 @@ class CohortPage(ReadPage):
         task.failed.connect(lambda problem: self._tell(f"⚠ {problem.sentence}"))
 
     def _tell(self, text: str) -> None:
-        self.told.setText(text)
-        self.told.setVisible(bool(text))
+        self.message.setText(text)
+        self.message.setVisible(bool(text))
 
     def _outcome_changed(self, *_: object) -> None:
         self._name_threshold()
@@ -399,10 +399,10 @@ class CohortPage(ReadPage):
         return "" if settings == self._settings() else "The settings were changed: run it again."
 
     def _document(self) -> dict[str, Any]:
-        """What is told of the cohort; raises `InputError` for a threshold that is not a number."""
+        """The report on the cohort; raises `InputError` for a threshold that is not a number."""
         settings, kind = self._settings(), self.kind
         assert self.cohort is not None
-        self.cohort.of(kind.name)  # an outcome that is not there is told first
+        self.cohort.of(kind.name)  # an outcome that is not there is reported first
         threshold = cohort_threshold(self.threshold.text(), kind)
         return cohort_document(
             self.cohort,
@@ -447,7 +447,7 @@ class CohortPage(ReadPage):
             head = self.outcomes.horizontalHeaderItem(place)
             assert head is not None
             head.setText(words)
-        self.figure.setFixedHeight(min(_MOST_PX, _AXIS_PX + _ARM_PX * len(cohort.arms)))
+        self.figure.setFixedHeight(min(_MAX_PX, _AXIS_PX + _ARM_PX * len(cohort.arms)))
         self.results.show()
         self.figure.show_when_seen(partial(cohort_figure, cohort, document))
 

@@ -63,7 +63,7 @@ _NOT_DONE = {
     "stale": "↻ No current result ({}). Run again.",
     "blocked": "⊘ No result ({}).",
 }
-"""What is said in place of numbers, by the state of the step."""
+"""What is shown in place of numbers, by the state of the step."""
 
 
 class DoseResultsView(QWidget):

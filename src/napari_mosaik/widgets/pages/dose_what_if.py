@@ -120,7 +120,7 @@ class DosePanel(QWidget):
         self.editor = PlanEditor()
         self.save = button("Save plan", self.save_plan)
         self.discard = button("Discard changes", self._discard, "Back to the plan as it is stored")
-        self.told = wrapped_label()
+        self.message = wrapped_label()
         self.results = DoseResultsView(link)
         self.setLayout(
             column(
@@ -130,7 +130,7 @@ class DosePanel(QWidget):
                 self.empty,
                 self.editor,
                 row(self.save, self.discard, 1),
-                self.told,
+                self.message,
                 self.results,
                 spacing=5,
             )
@@ -177,7 +177,7 @@ class DosePanel(QWidget):
         root = None if case is None else case.root
         if root != self._root:
             self._root, self._busy, self._failure = root, False, ""
-            self.told.setText("")
+            self.message.setText("")
             self._show_draft()
         self.read()
 
@@ -237,7 +237,7 @@ class DosePanel(QWidget):
     # --- choosing and editing -------------------------------------------------------------------
     def _choose(self, place: int) -> None:
         self._kept.at = place
-        self.told.setText("")
+        self.message.setText("")
         self._show_draft()
 
     def _edited(self) -> None:
@@ -303,7 +303,7 @@ class DosePanel(QWidget):
         saved: object = None,
     ) -> None:
         self._kept.undo.append(_Undo(words, files=found[0]))
-        self.told.setText(f"{words}. Undo takes it back.")
+        self.message.setText(f"{words}. Undo takes it back.")
         self._arrived(found[1], select, saved)
         self._controller.refresh()
 
@@ -328,7 +328,7 @@ class DosePanel(QWidget):
             self._kept.drafts.remove(draft)
             self._kept.undo.append(_Undo(words, draft=draft))
             self._choose(max(0, self._kept.at - 1))
-            self.told.setText(f"{words}. Undo takes it back.")
+            self.message.setText(f"{words}. Undo takes it back.")
             return
         self._work(
             partial(_changed_by, root, partial(remove_plan, root, draft.stored.name)),
@@ -343,11 +343,11 @@ class DosePanel(QWidget):
         last = kept.undo.pop()
         if last.draft is not None:
             self._put_back(last.draft)
-            self.told.setText(f"Undone: {last.words}.")
+            self.message.setText(f"Undone: {last.words}.")
             return
 
         def restored(plans: Mapping[str, Plan]) -> None:
-            self.told.setText(f"Undone: {last.words}.")
+            self.message.setText(f"Undone: {last.words}.")
             before = set(self.plans)
             self._arrived(plans, next((name for name in plans if name not in before), ""))
             self._controller.refresh()
@@ -412,8 +412,8 @@ class DosePanel(QWidget):
         self.save.setToolTip(self.editor.sentence or "Store it in the case; Undo takes it back")
         self.discard.setEnabled(idle and changed and draft is not None and draft.stored is not None)
         if self._failure:
-            self.told.setText(f"⚠ {self._failure}")
-        self.told.setVisible(bool(self.told.text()))
+            self.message.setText(f"⚠ {self._failure}")
+        self.message.setVisible(bool(self.message.text()))
         stored = "" if draft is None or draft.stored is None else draft.stored.name
         self.results.show_plan(stored or ("" if draft is None else draft.name), unsaved=changed)
         self._remark_variation()

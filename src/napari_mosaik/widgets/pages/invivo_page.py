@@ -105,8 +105,8 @@ class InvivoPage(Page):
         self.table.setMinimumHeight(120)
         self.remove = button("Remove", self._remove, "Remove the selected values")
         self.undo = button("Undo", self._undo, "Restores the values before the last change")
-        self.told = wrapped_label()
-        self.told.hide()
+        self.message = wrapped_label()
+        self.message.hide()
         about = wrapped_label(
             "Mean uptake of a region in each scan of the patient before surgery, with the "
             "standard error of the mean (calibration, noise; not the spread of the voxels). "
@@ -117,7 +117,7 @@ class InvivoPage(Page):
                 about,
                 self.table,
                 row(self.remove, self.undo, 1),
-                self.told,
+                self.message,
                 Collapsible("Type a value", self._typed_form()),
                 Collapsible("Import a table", self._import_form()),
                 Collapsible("Measure a series", self._series_form()),
@@ -274,8 +274,8 @@ class InvivoPage(Page):
         self.keep.setEnabled(self._found is not None)
 
     def _tell(self, text: str) -> None:
-        self.told.setText(text)
-        self.told.setVisible(bool(text))
+        self.message.setText(text)
+        self.message.setVisible(bool(text))
 
     def _selected(self) -> list[InvivoValue]:
         rows = {index.row() for index in self.table.selectedIndexes()}

@@ -106,7 +106,7 @@ class ModelsPage(QWidget):
         self.export = button("Export…", self._choose_export, "Writes weights and card to one file")
         self.take = button("Import…", self._choose_import, "Reads a file that was exported")
         self.single = button("Back to the layers", self.maps.leave)
-        self.told = wrapped_label()
+        self.message = wrapped_label()
         self.card = wrapped_label(small=True)
         self.replay, self.epochs = QSpinBox(), QSpinBox()
         self.learn = button(
@@ -161,7 +161,7 @@ class ModelsPage(QWidget):
                 self.table,
                 row(self.adopt, self.back, self.compare, 1),
                 row(self.export, self.take, self.single, 1),
-                self.told,
+                self.message,
                 self.fold,
                 self.card,
                 1,
@@ -271,8 +271,8 @@ class ModelsPage(QWidget):
         return first, next(one for one in chosen if one is not first)
 
     def _tell(self, text: str) -> None:
-        self.told.setText(text)
-        self.told.setVisible(bool(text))
+        self.message.setText(text)
+        self.message.setVisible(bool(text))
 
     # --- which model is used --------------------------------------------------------------------
     def _adopt(self) -> None:

@@ -597,9 +597,9 @@ class QueuePanel(QWidget):
         if case is None or not self._written(lambda session: session.finish()):
             return
         assert session is not None
-        told = "\n".join(["The queue is finished.", rate_line(session.rate)])
+        words = "\n".join(["The queue is finished.", rate_line(session.rate)])
         self.stop()
-        self.notice.setText(told)
+        self.notice.setText(words)
         self._controller.read_for(
             case, QUEUE_TITLE, partial(blind_readers, case), self._controller.know_blind
         )

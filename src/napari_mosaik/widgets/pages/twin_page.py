@@ -191,7 +191,7 @@ class TwinPage(ReadPage):
             "Divides the mean of the slice by the fraction of a uniform uptake that its PET shows; "
             "only where the uptake is roughly uniform"
         )
-        self.told = wrapped_label()
+        self.message = wrapped_label()
         self.body_part = QWidget()
         self.body_part.setLayout(
             column(*self._scans(), *self._parameters(), *self._dose(), *self._record(), spacing=5)
@@ -204,7 +204,7 @@ class TwinPage(ReadPage):
                 self.doubt,
                 self.recover,
                 row(self.predict, self.take, 1),
-                self.told,
+                self.message,
                 self.body_part,
                 margin=8,
                 spacing=6,
@@ -302,7 +302,7 @@ class TwinPage(ReadPage):
         self._undo = None
         if self.body is not None:
             self.recover.setChecked(False)
-            for label in (self.told, self.used):
+            for label in (self.message, self.used):
                 label.setText("")
             self.by.setText(self._controller.workspace.reader)
 
@@ -392,7 +392,7 @@ class TwinPage(ReadPage):
         self.values.setVisible(picture is not None and not picture.has_scans)
         self.body_part.setVisible(picture is not None and picture.has_scans)
         self.doubt.setVisible(picture is not None and bool(picture.doubts))
-        self.told.setVisible(bool(self.told.text()))
+        self.message.setVisible(bool(self.message.text()))
         self.used.setVisible(bool(self.used.text()))
         self.later.setVisible(picture is not None and bool(picture.decisions))
         if picture is not None and not picture.plans:
@@ -459,7 +459,7 @@ class TwinPage(ReadPage):
         self._tell("\n".join([f"{words}, log score {found['log_score']:.1f}.", *found["notes"]]))
 
     def _tell(self, text: str) -> None:
-        self.told.setText(text)
+        self.message.setText(text)
 
     def _use(self) -> None:
         self._start("Use in dose", partial(_use, self.plan.currentText()), self._in_use)

@@ -108,7 +108,7 @@ class WhatIfPanel(QWidget):
         self.table.itemSelectionChanged.connect(self._row_chosen)
         self._listed: list[int] = []
         self.held = wrapped_label(small=True)
-        self.told = wrapped_label()
+        self.message = wrapped_label()
         self._after = QWidget()
         self._after.setLayout(
             column(
@@ -129,7 +129,7 @@ class WhatIfPanel(QWidget):
                 self.drawn,
                 row(self.push, 1),
                 self._after,
-                self.told,
+                self.message,
                 1,
                 spacing=4,
             )
@@ -147,7 +147,7 @@ class WhatIfPanel(QWidget):
     # --- choosing -------------------------------------------------------------------------------
     def _case_changed(self, *_: object) -> None:
         self.tiles = []
-        self.told.setText("")
+        self.message.setText("")
         self._discard()
         self._read_classes()
 
@@ -182,7 +182,7 @@ class WhatIfPanel(QWidget):
         area = shapely.make_valid(shapely.Polygon(np.asarray(path)[:, ::-1]))
         inside = shapely.contains_xy(area, grid.centres_um[:, 1], grid.centres_um[:, 0])
         self.tiles += [t for t in np.flatnonzero(inside).tolist() if t not in self.tiles]
-        self.told.setText("" if inside.any() else "No tile has its centre in that region.")
+        self.message.setText("" if inside.any() else "No tile has its centre in that region.")
         self._show()
 
     def _forget(self) -> None:
@@ -202,7 +202,7 @@ class WhatIfPanel(QWidget):
         case = self._controller.workspace.case
         if case is None:
             return
-        self.told.setText("")
+        self.message.setText("")
         steps = partial(
             _steps, case, self.chosen(), self.label.currentText(), self.drawn.isChecked()
         )
@@ -271,7 +271,7 @@ class WhatIfPanel(QWidget):
         self.to_correct.emit(shapes, f"what if: {', '.join(found.classes)}")
         self._discard()
         self.tiles = []
-        self.told.setText(
+        self.message.setText(
             f"{count(len(shapes), 'area')} added to your annotations. Retrain in Annotate, then "
             "update, to make it a result; Undo in Annotate takes it back."
         )

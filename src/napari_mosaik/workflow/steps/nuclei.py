@@ -61,7 +61,7 @@ _BESIDE_PX = 32
 _SAMPLED_BLOCKS, _STRIDE = 192, 2
 _READING = 0.1
 """Time of a pixel that is only read beside that of one in which nuclei are looked for."""
-_LEAST_RANGE = 12.0
+_MIN_RANGE = 12.0
 """Grey levels that tissue spans at least; a network would amplify the noise of anything else."""
 
 
@@ -170,7 +170,7 @@ def _network(
         inputs, slide, lattice, mask, n_blocks=_SAMPLED_BLOCKS, stride=_STRIDE
     )
     low, high = intensity_range(pixels)
-    if high - low < _LEAST_RANGE:
+    if high - low < _MIN_RANGE:
         raise InputError(
             f"the H&E slide shows no tissue within its tissue mask: grey levels differ by only "
             f"{high - low:.1f} of 255"

@@ -32,7 +32,7 @@ SPACING_ADVICE = (
     "ruler in the window"
 )
 """The three options for a slide without a pixel size."""
-_MOST_UNEQUAL, _SQUARE = 2.05, 1.1
+_MAX_UNEQUAL, _SQUARE = 2.05, 1.1
 """Largest ratio of the edges of a pixel; from the second on it is a doubt."""
 _SAME_SHAPE = 0.02
 _UM_AT_1X, _UNUSUAL, _CONTRADICTION = 10.0, 1.7, 4.0
@@ -192,7 +192,7 @@ def check_header_spacing(
             f"implausible for a slide scanner ({MIN_SPACING_UM:g} to {MAX_SPACING_UM:g} µm); "
             f"{advice}"
         )
-    if max(found) > _MOST_UNEQUAL * min(found):
+    if max(found) > _MAX_UNEQUAL * min(found):
         raise MissingPixelSize(
             f"{path.name} states pixels of {found[0]:g} x {found[1]:g} µm, which are far from "
             f"square: no scanner makes such pixels; {advice}"

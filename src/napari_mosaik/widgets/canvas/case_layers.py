@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from napari_mosaik.core import Transform
     from napari_mosaik.io.case import Case
 
-__all__ = ["LayerBoard"]
+__all__ = ["CaseLayers"]
 
 STAIN_ORDER = (REFERENCE, *(stain for stain in reversed(STAIN_TITLES) if stain != REFERENCE))
 """Slides from bottom to top; H&E is visible at first."""
@@ -67,7 +67,7 @@ _CALM_MS = 400
 """The window prepares what it needs soon when nothing was read for so long."""
 
 
-class LayerBoard(QObject):
+class CaseLayers(QObject):
     """The layers of the open case, by name.
 
     ``changed`` is emitted after layers were added, replaced or removed, ``scaled`` after the
