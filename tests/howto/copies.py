@@ -20,7 +20,12 @@ class PackageCopy:
         self._before = self._contents()
 
     def _contents(self):
-        return {path.relative_to(self.root): path.read_bytes() for path in self.root.rglob("*.py")}
+        files = (path for path in self.root.rglob("*") if path.is_file())
+        return {
+            path.relative_to(self.root): path.read_bytes()
+            for path in files
+            if path.suffix not in (".pyc", ".nbi", ".nbc")
+        }
 
     def edit(self, name, old, new):
         """Replace *old*, which stands in the file once, by *new*."""

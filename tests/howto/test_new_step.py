@@ -123,13 +123,17 @@ assert "<td>necrosis</td>" in case_report(case)
 """
 
 
-NAMES = "\nfrom napari_mosaik.tissue.necrosis import NecrosisParams, necrosis_mask\n"
+NAMES = (
+    "from .necrosis import NecrosisParams, necrosis_mask\n",
+    '"NecrosisParams",\n    "necrosis_mask",\n',
+)
 
 
 def test_a_new_step_that_is_seen(tmp_path, record_property):
     package = PackageCopy(tmp_path)
     package.append("tissue/necrosis.py", SCIENCE)
-    package.append("tissue/__init__.py", NAMES)
+    package.edit("tissue/__init__.pyi", "from .stain", f"{NAMES[0]}from .stain")
+    package.edit("tissue/__init__.pyi", "__all__ = [\n", f"__all__ = [\n    {NAMES[1]}")
     package.append("core/catalogue.py", ARTIFACT)
     package.append("workflow/steps/necrosis.py", STEP)
     package.append("view/steps/necrosis.py", VIEW)
