@@ -131,7 +131,8 @@ def test_from_a_queued_tile_to_a_model_and_back(qtbot, dock, opened, own_cohort)
     assert "is separated by" in page.card.text()
     choose(qtbot, page, before, after)
     press(qtbot, page.compare)
-    qtbot.waitUntil(lambda: "No fair score" in page.message.text())  # the new one has seen this case
+    # the new one has seen this case
+    qtbot.waitUntil(lambda: "No fair score" in page.message.text())
     assert "classes differ in" in page.message.text()
     assert page.maps.is_on
     shown = [np.asarray(layer.data) for layer in page.maps._cells[::PER_CELL]]

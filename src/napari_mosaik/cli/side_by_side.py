@@ -78,6 +78,7 @@ class _Pool:
         self._folders, self._options, self._bar = folders, options, bar
         self._waiting, self._free = list(enumerate(folders)), list(shares)
         self._running: dict[int, tuple[subprocess.Popen[str], set[int]]] = {}
+        # One queue for all: the command sleeps until any of the processes has something to say.
         self._lines: queue.SimpleQueue[tuple[int, str | None]] = queue.SimpleQueue()
         self.failed: dict[int, str] = {}
         self.done = 0
@@ -89,6 +90,7 @@ class _Pool:
             process = _started(folder, self._options, cores)
             self._running[number] = process, cores
             tell = partial(self._tell, number)
+            # A thread for each: a process whose pipe is full would wait for ever.
             threading.Thread(target=_read, args=(process, tell), name="mosaik-case").start()
         return bool(self._running)
 
@@ -115,7 +117,8 @@ class _Pool:
             self._bar.line(f"{folder.name} · {text.strip()}" if share else text)
 
     def close(self) -> None:
-        """Stop what still runs; finished blocks stay, and a later run goes on from them."""
+        """Stop what still runs; finished blocks stay, and a later run resumes from them."""
+        # All are asked before any is waited for, so that they end at the same time.
         for process, _ in self._running.values():
             process.terminate()
         for process, _ in self._running.values():

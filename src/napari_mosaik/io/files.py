@@ -153,6 +153,7 @@ def write_lock(folder: Path, what: str = "the case") -> Iterator[None]:
             (folder / _WRITER).write_text(own, "utf-8")
         yield
     finally:
+        # Of a thread that holds it several times only the outermost holder signs off.
         if lock.lock_counter == 1:
             with contextlib.suppress(OSError):
                 (folder / _WRITER).unlink(missing_ok=True)

@@ -157,6 +157,7 @@ class LiveClasses:
 
     def close(self) -> None:
         """Close the slide and forget the features; waits for a prediction that is running."""
+        # Before the lock is taken: `read_others` runs without it, and ends at its next checkpoint.
         self._closed = True
         with self._lock:
             if self._opened is not None:

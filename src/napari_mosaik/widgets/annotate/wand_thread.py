@@ -120,6 +120,8 @@ class WandThread(QObject):
 
     # --- one piece of work at a time ------------------------------------------------------------
     def _go_on(self) -> None:
+        # While work is under way nothing starts; its end calls this again.  So of all seeds and
+        # tolerances that came meanwhile only the last ones are computed.
         while not self._busy and self._strokes:
             stroke = self._strokes[0]
             wanted = len(stroke.points_um), stroke.tolerance
@@ -130,6 +132,7 @@ class WandThread(QObject):
                 self.finished.emit(stroke)
             else:
                 return
+        # Strokes first: a reader waits for them, and nobody waits for what is read ahead.
         if not self._busy and self._ahead is not None:
             (slide, view), self._ahead = self._ahead, None
             if self._known != (slide, view):

@@ -77,6 +77,7 @@ class DamageLog:
         self._lock = threading.Lock()
 
     def __contains__(self, key: _Key) -> bool:
+        # Without the lock: entries are only added, and a look-up is atomic.
         return key in self._found
 
     def add(self, key: _Key, reason: str) -> None:
