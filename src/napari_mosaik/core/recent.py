@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
-__all__ = ["RecentValues"]
+from napari_mosaik.core.manifest import is_settled
+
+__all__ = ["RecentFiles", "RecentValues"]
 
 V = TypeVar("V")
 
@@ -84,3 +87,22 @@ class RecentValues(Generic[V]):
             self._values.clear()
             self.size = 0
         return values
+
+
+class RecentFiles(RecentValues[V]):
+    """What was read from the files that were used last, by the file on the disk, in any folder."""
+
+    def read(self, about: os.stat_result) -> V | None:
+        """What was kept of a file with this entry; None where there is nothing."""
+        return self.get(_entry(about)) if about.st_ino else None
+
+    def keep(self, about: os.stat_result, value: V) -> None:
+        """Keep what is in a file with this entry, unless it alone exceeds the limit."""
+        # Without inodes two files could not be told from one another, and a file that was just
+        # written may change again within a tick of its clock.
+        if about.st_ino and is_settled(about) and self._size_of(value) <= self.limit:
+            self.put(_entry(about), value)
+
+
+def _entry(about: os.stat_result) -> tuple[int, ...]:
+    return about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns

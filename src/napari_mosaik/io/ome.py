@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_mosaik.core.frame import Lattice
-from napari_mosaik.core.manifest import is_settled
+from napari_mosaik.core.recent import RecentFiles
 from napari_mosaik.io.files import read_json, write_json
 
 __all__ = [
@@ -107,10 +105,8 @@ def read_chunk(
     return found
 
 
-_CHUNKS: OrderedDict[tuple[int, ...], NDArray[Any]] = OrderedDict()
-"""The chunks of labels that were read last, oldest first, by the file on the disk."""
-_CHUNKS_BYTES = 32 * 2**20
-_CHUNKS_LOCK = threading.Lock()
+_CHUNKS: RecentFiles[NDArray[Any]] = RecentFiles(32 * 2**20, lambda chunk: chunk.nbytes)
+"""The chunks of labels that were read last."""
 
 
 def kept_chunk(
@@ -121,18 +117,12 @@ def kept_chunk(
         about = os.stat(folder / "c" / str(index[0]) / str(index[1]))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    key = (about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns)
-    with _CHUNKS_LOCK:
-        if about.st_ino and key in _CHUNKS:
-            _CHUNKS.move_to_end(key)
-            return _CHUNKS[key]
-    found = read_chunk(folder, index, shape, dtype)
-    if found is not None and about.st_ino and is_settled(about):
-        found.setflags(write=False)
-        with _CHUNKS_LOCK:
-            _CHUNKS[key] = found
-            while sum(chunk.nbytes for chunk in _CHUNKS.values()) > _CHUNKS_BYTES:
-                _CHUNKS.popitem(last=False)
+    found = _CHUNKS.read(about)
+    if found is None:
+        found = read_chunk(folder, index, shape, dtype)
+        if found is not None:
+            found.setflags(write=False)
+            _CHUNKS.keep(about, found)
     return found
 
 

@@ -15,9 +15,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import threading
 import uuid
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -38,6 +36,7 @@ from napari_mosaik.core.manifest import (
     settled,
 )
 from napari_mosaik.core.raster import LabelImage, Raster
+from napari_mosaik.core.recent import RecentFiles
 from napari_mosaik.core.table import Table
 from napari_mosaik.core.tiles import TileGrid
 from napari_mosaik.io.files import (
@@ -522,22 +521,20 @@ def _values(column: Any) -> NDArray[Any]:
     return chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
 
 
-_TABLES: OrderedDict[tuple[int, ...], Table] = OrderedDict()
-"""The tables that were read last, oldest first, by the file on the disk, whatever its folder."""
 _TABLES_BYTES = 128 * 2**20
-_TABLES_LOCK = threading.Lock()
+_TABLES: RecentFiles[Table] = RecentFiles(
+    _TABLES_BYTES, lambda table: sum(table[name].nbytes for name in table)
+)
+"""The tables that were read last."""
 
 
 def _read_table(folder: Path) -> Table:
     """A stored table; its arrays are read-only, so that one that was read before may be shared."""
     about = (folder / "table.parquet").stat()
-    key = (about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns)
-    with _TABLES_LOCK:
-        if about.st_ino and key in _TABLES:
-            _TABLES.move_to_end(key)
-            return _TABLES[key]
-    table = _table(*_read_parquet(folder / "table.parquet")[:2])
-    _keep(about, table)
+    table = _TABLES.read(about)
+    if table is None:
+        table = _table(*_read_parquet(folder / "table.parquet")[:2])
+        _TABLES.keep(about, table)
     return table
 
 
@@ -545,16 +542,6 @@ def _table(columns: dict[str, NDArray[Any]], meta: Mapping[str, Any]) -> Table:
     for column in columns.values():
         column.setflags(write=False)
     return Table(columns, meta["units"], meta["about"], meta["frame"])
-
-
-def _keep(about: os.stat_result, table: Table) -> None:
-    """Keep a table in memory that is in a file of this entry."""
-    with _TABLES_LOCK:
-        if about.st_ino and is_settled(about):
-            _TABLES[about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns] = table
-        sizes = {key: sum(one[name].nbytes for name in one) for key, one in _TABLES.items()}
-        while sum(sizes.values()) > _TABLES_BYTES:
-            del sizes[_TABLES.popitem(last=False)[0]]
 
 
 def _write_grid(folder: Path, grid: TileGrid, name: str) -> None:
