@@ -596,19 +596,20 @@ def test_the_report_is_that_of_a_twin_after_two_scans(case):
 
 
 def test_the_verification_notices_a_wrong_posterior(monkeypatch):
-    from napari_mosaik.workflow import twin as module
+    from napari_mosaik.twin import verification as module
+    from napari_mosaik.workflow.twin import _observation
 
-    rows = [module._observation(value(time, "tumour", mean)) for time, mean, _ in SCANS]
+    rows = [_observation(value(time, "tumour", mean)) for time, mean, _ in SCANS]
     right = module.verified_by_lines(rows)
     assert right["sequential_gap"] <= module.SEQUENTIAL_LIMIT
     assert right["rank_gap"] <= module.RANK_LIMIT
-    original = module.predict
+    original = module.predict_scan
 
     def too_sure(posterior, time_h, *arguments, **options):
         found = original(posterior, time_h, *arguments, **options)
         return replace(found, draws=found.median * (found.draws / found.median) ** 0.5)
 
-    monkeypatch.setattr(module, "predict", too_sure)
+    monkeypatch.setattr(module, "predict_scan", too_sure)
     assert run_to_end(module._iter_rank_gap()) > module.RANK_LIMIT
 
 
@@ -620,10 +621,10 @@ def test_a_scan_is_taken_in_with_progress_and_stops_within_the_profile(case):
     assert fractions[-1] == 0.99
     texts = [progress.text for progress in seen]
     assert "posterior" in texts
-    assert texts.count("what the scans determine") > 2
+    assert texts.count("identifiability") > 2
     before = sorted(path.name for path in (case.root / "twin").rglob("*"))
     checks = iter(range(10**6))
-    for stop in ("posterior", "what the scans determine"):
+    for stop in ("posterior", "identifiability"):
         work, asked = CaseTwin(case).iter_take_in_next(), []
 
         def follow(progress, asked=asked, stop=stop):

@@ -39,7 +39,7 @@ from napari_mosaik.core.invivo import InvivoValue
 from napari_mosaik.core.manifest import SEAL, file_digest, read_sealed, sealed
 from napari_mosaik.core.params import Params, digest, setting
 from napari_mosaik.core.pet_records import InjectionRecord
-from napari_mosaik.core.progress import blocking, checkpoint, map_progress, run_to_end
+from napari_mosaik.core.progress import blocking, map_progress, run_to_end
 from napari_mosaik.core.text import read_text
 from napari_mosaik.dosimetry import NUCLIDES
 from napari_mosaik.io.case import Case
@@ -50,7 +50,6 @@ from napari_mosaik.twin import (
     Posterior,
     Prior,
     chain_posterior,
-    log_linear_posterior,
     predict,
     value_of_scan,
 )
@@ -59,6 +58,7 @@ from napari_mosaik.twin.data import CHAIN
 from napari_mosaik.twin.identify import iter_scan_identifiability
 from napari_mosaik.twin.posterior import iter_chain_posterior
 from napari_mosaik.twin.scans import scored
+from napari_mosaik.twin.verification import iter_verified_by_lines
 from napari_mosaik.uptake import SuvKind
 from napari_mosaik.uptake.suv import body_measure, net_dose_bq
 from napari_mosaik.uptake.volume_of_interest import SIGMAS_PER_FWHM
@@ -68,16 +68,12 @@ __all__ = [
     "PLAN_CHANGED",
     "PLAN_GONE",
     "PLAN_SAME",
-    "RANK_LIMIT",
-    "SEQUENTIAL_LIMIT",
     "TWIN_LIMITS",
     "CaseTwin",
     "TwinParams",
     "TwinScan",
     "begun_twin",
-    "iter_verified_by_lines",
     "time_course_csv",
-    "verified_by_lines",
 ]
 
 TWIN_LIMITS: Final = (
@@ -113,11 +109,6 @@ _LARGEST_CV: Final = 1.0
 _GRID_FREE: Final = 2
 _CURVE_H: Final = np.concatenate([[0.0], np.geomspace(1.0, 1000.0, 60)])
 _Z90: Final = 1.6448536269514722
-_CALIBRATION_PATIENTS: Final = 1000
-RANK_LIMIT: Final = 0.062
-"""Largest gap of 1,000 ranks to even ones in 999 of 1,000 right programs (Kolmogorov)."""
-SEQUENTIAL_LIMIT: Final = 1e-12
-"""Deviation of one scan after the other from all at once, relative to the SD."""
 _NEW_IMAGES: Final = 2
 
 
@@ -613,7 +604,7 @@ class CaseTwin:
         )
         after = yield from map_progress(work, partial(_share, "posterior", 0.05, 0.3))
         parameters = yield from map_progress(
-            self._iter_parameters(after), partial(_share, "what the scans determine", 0.3, 0.6)
+            self._iter_parameters(after), partial(_share, "identifiability", 0.3, 0.6)
         )
         verification = yield from map_progress(
             iter_verified_by_lines(after.observations), partial(_share, "checks", 0.6, 0.99)
@@ -1178,49 +1169,6 @@ def _sealed_file(path: Path) -> dict[str, Any] | None:
         return read_sealed(path)
     except FileNotFoundError:
         return None
-
-
-def iter_verified_by_lines(
-    rows: Sequence[Observation],
-) -> Generator[float, None, dict[str, float]]:
-    """What the machinery of the twin does to the log-linear model, whose answer is known.
-
-    ``sequential_gap``: the tumour's scans one after the other against all at once, in SD.
-    ``rank_gap``: largest gap of the ranks of 1,000 simulated truths among their draws to even ones.
-    """
-    prior = Prior.log_linear(intercept=(math.log(rows[0].mean), 1.0), slope_per_h=(0.002, 0.005))
-    region = max(row.region for row in rows)
-    lines = [row for row in rows if row.region == region]
-    whole, step = log_linear_posterior(lines, prior), prior
-    for row in lines:
-        one = log_linear_posterior([row], step)
-        step = Prior(one.names, one.mean, one.covariance)
-    gap = float(np.max(np.abs(step.mean - whole.mean) / whole.sd))
-    if not _KNOWN_GAP:
-        _KNOWN_GAP.append((yield from _iter_rank_gap()))
-    return {"sequential_gap": gap, "rank_gap": _KNOWN_GAP[0]}
-
-
-verified_by_lines = blocking(iter_verified_by_lines)
-_KNOWN_GAP: list[float] = []
-"""The gap of the ranks, once it was computed: it is the same in every case."""
-
-
-def _iter_rank_gap() -> Generator[float, None, float]:
-    prior = Prior.log_linear(intercept=(2.0, 1.0), slope_per_h=(0.002, 0.005))
-    rng, ranks = np.random.default_rng(0), []
-    truths = rng.multivariate_normal(prior.mean, prior.covariance, _CALIBRATION_PATIENTS)
-    for number, (intercept, slope) in enumerate(truths):
-        yield number / len(truths)
-        checkpoint()
-        seen = []
-        for time in (72.0, 120.0, 168.0):
-            mean = math.exp(intercept - slope * time + math.hypot(0.06, 0.05) * rng.normal())
-            seen.append(Observation(time_h=time, region="tumour", mean=mean, sd=0.06 * mean))
-        draws = predict(log_linear_posterior(seen, prior), _SURGERY_H).draws[:, 0]
-        ranks.append(float((draws < math.exp(intercept - slope * _SURGERY_H)).mean()))
-    even = (np.arange(len(ranks)) + 0.5) / len(ranks)
-    return float(np.abs(np.sort(ranks) - even).max())
 
 
 def _share(text: str, start: float, stop: float, share: float) -> Progress:

@@ -28,17 +28,12 @@ from napari_mosaik.core.catalogue import (
 )
 from napari_mosaik.kinetics import ORDER
 from napari_mosaik.twin.identify import PRIOR_ONLY
+from napari_mosaik.twin.verification import RANK_LIMIT, SEQUENTIAL_LIMIT
 from napari_mosaik.view.case_results import CaseResults
 from napari_mosaik.view.formatting import baseline_title, number, percent, title_of
 from napari_mosaik.view.kinetic_explorer import share_interval
 from napari_mosaik.workflow.plan_dose import SOURCE_TITLES
-from napari_mosaik.workflow.twin import (
-    IN_DOUBT_Z,
-    RANK_LIMIT,
-    SEQUENTIAL_LIMIT,
-    CaseTwin,
-    begun_twin,
-)
+from napari_mosaik.workflow.twin import IN_DOUBT_Z, CaseTwin, begun_twin
 
 __all__ = ["AREAS", "SPACING_SOURCES", "SheetRow", "Status", "case_checks", "validation_sheet"]
 
