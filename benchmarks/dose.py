@@ -261,7 +261,7 @@ def whole_plan(tiles, draws, seed, words):
     from napari_mosaik.core.tiles import TileGrid
     from napari_mosaik.predictor import draw_errors
     from napari_mosaik.workflow.plan_dose import iter_plan_dose
-    from napari_mosaik.workflow.plans import parse_plan
+    from napari_mosaik.workflow.plan_record import parse_plan
 
     side = round(math.sqrt(tiles))
     count = side * side
@@ -376,7 +376,7 @@ def median_response(uptake, mbq, kernel="local", cv=0.0):
     """EUD, tumour control, doses and weights at the median of all assumptions."""
     from napari_mosaik.dosimetry import equivalent_uniform_dose, tumour_control
     from napari_mosaik.workflow.plan_dose import SOURCE_TITLES, PlanModel
-    from napari_mosaik.workflow.plans import parse_plan
+    from napari_mosaik.workflow.plan_record import parse_plan
 
     course = {"nuclide": NUCLIDE, "activity": mbq}
     plan = parse_plan({"name": "A", "courses": [course], "kernel": kernel, "within_cv": cv})

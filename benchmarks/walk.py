@@ -447,7 +447,8 @@ class Walk:
 
     def what_ifs(self) -> None:
         """A plan's dose, a scan that the twin predicts and takes in, a virtual cohort."""
-        from napari_mosaik.workflow.plans import Course, Plan, read_plans, write_plan
+        from napari_mosaik.workflow.plan_record import Course, Plan
+        from napari_mosaik.workflow.plans import read_plans, write_plan
 
         dock, space = self.dock, self.dock.workspace
         if not read_plans(space.case.root):

@@ -840,17 +840,25 @@ def faults() -> list[Fault]:
         ("np.maximum(spread, 0.0)", "spread"),
     )
     found += _of(
-        "workflow/plans.py",
+        "workflow/plan_record.py",
         "tests/workflow/test_plans.py tests/cli/test_dose.py",
         ('self.activity * (1e3 if self.unit == "GBq" else 1.0)', "self.activity"),
         ("return self.activity * surface_m2", "return self.activity / surface_m2"),
         ("24.0 * (self.day + number)", "24.0 * self.day + number"),
         ("if after.day < before.day:", "if after.day < before.day - 100:"),
-        ("_LARGEST_LU_177 * 0.75**place", "_LARGEST_LU_177 * 0.75"),
         ("self.clonogens_per_ml * self.tumour_ml", "self.clonogens_per_ml"),
         ("math.log(2) / half) for share, half in repair", "1 / half) for share, half in repair"),
-        ("if not same and len(names) >= PLANS_KEPT:", "if not same and len(names) > PLANS_KEPT:"),
         ("_FAR_ABOVE: Final = 3.0", "_FAR_ABOVE: Final = 3e6"),
+    )
+    found += _of(
+        "workflow/plan_presets.py",
+        "tests/workflow/test_plans.py",
+        ("_LARGEST_LU_177 * 0.75**place", "_LARGEST_LU_177 * 0.75"),
+    )
+    found += _of(
+        "workflow/plans.py",
+        "tests/workflow/test_plans.py tests/cli/test_dose.py",
+        ("if not same and len(names) >= PLANS_KEPT:", "if not same and len(names) > PLANS_KEPT:"),
     )
     found += _of(
         "workflow/steps/dose.py",

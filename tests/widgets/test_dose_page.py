@@ -7,7 +7,8 @@ import pytest
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QMessageBox
 
-from napari_mosaik.workflow.plans import Course, Plan, plan_files, read_plans, write_plan
+from napari_mosaik.workflow.plan_record import Course, Plan
+from napari_mosaik.workflow.plans import plan_files, read_plans, write_plan
 
 pytestmark = pytest.mark.gui
 PAGE = "Dose what-if"

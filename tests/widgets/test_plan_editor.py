@@ -3,7 +3,8 @@
 import pytest
 from qtpy.QtCore import Qt
 
-from napari_mosaik.workflow.plans import PRESETS, Course, parse_plan
+from napari_mosaik.workflow.plan_presets import PRESETS
+from napari_mosaik.workflow.plan_record import Course, parse_plan
 
 pytestmark = pytest.mark.gui
 PRESET = PRESETS["177Lu-girentuximab phase 1"].plan

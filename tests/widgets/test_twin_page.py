@@ -13,7 +13,8 @@ from napari_mosaik.io import create_case
 from napari_mosaik.io.case_file import CaseFile
 from napari_mosaik.view.twin import cohort_arm_rows, signed
 from napari_mosaik.workflow.invivo import add_invivo
-from napari_mosaik.workflow.plans import Course, Plan, read_plan, write_plan
+from napari_mosaik.workflow.plan_record import Course, Plan
+from napari_mosaik.workflow.plans import read_plan, write_plan
 from napari_mosaik.workflow.twin import TWIN_LIMITS, CaseTwin
 from napari_mosaik.workflow.virtual_cohort import SIMULATED, cohort_document, plan_cohort
 

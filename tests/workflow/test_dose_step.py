@@ -43,7 +43,8 @@ from napari_mosaik.view.report.dose import (
 )
 from napari_mosaik.view.report.validation import case_checks
 from napari_mosaik.workflow.case_status import case_status, cohort_line
-from napari_mosaik.workflow.plans import Plan, Spreads, remove_plan, rename_plan, write_plan
+from napari_mosaik.workflow.plan_record import Plan, Spreads
+from napari_mosaik.workflow.plans import remove_plan, rename_plan, write_plan
 from napari_mosaik.workflow.recipe import read_recipe, write_recipe
 from napari_mosaik.workflow.run import run_until
 from napari_mosaik.workflow.steps import step_named

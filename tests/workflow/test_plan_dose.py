@@ -37,11 +37,7 @@ from napari_mosaik.workflow.plan_dose import (
     drawn_normals,
     iter_plan_dose,
 )
-from napari_mosaik.workflow.plans import (
-    Plan,
-    Spreads,
-    parse_plan,
-)
+from napari_mosaik.workflow.plan_record import Plan, Spreads, parse_plan
 
 EXACT = {
     **{name: 0.0 for name in Spreads.model_fields if name != "uptake"},

@@ -10,18 +10,20 @@ import pytest
 
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.workflow.dose import read_time_course
-from napari_mosaik.workflow.plans import (
-    PRESETS,
+from napari_mosaik.workflow.plan_presets import PRESETS
+from napari_mosaik.workflow.plan_record import (
     Course,
     Plan,
     PlanProblem,
     activity_doubt,
-    free_plan_name,
     half_times_as_rates,
     parse_fractions,
     parse_plan,
-    plan_files,
     plan_warnings,
+)
+from napari_mosaik.workflow.plans import (
+    free_plan_name,
+    plan_files,
     read_plan,
     read_plans,
     remove_plan,

@@ -29,7 +29,8 @@ from napari_mosaik.view.report.content import gather_report
 from napari_mosaik.view.twin import decision_lines, read_twin, twin_time_figure
 from napari_mosaik.workflow.dose import read_curve, read_time_course
 from napari_mosaik.workflow.invivo import add_invivo
-from napari_mosaik.workflow.plans import Course, Plan, read_plans, remove_plan, write_plan
+from napari_mosaik.workflow.plan_record import Course, Plan
+from napari_mosaik.workflow.plans import read_plans, remove_plan, write_plan
 from napari_mosaik.workflow.twin import CaseTwin
 from napari_mosaik.workflow.virtual_cohort import SIMULATED, PatientDoses
 

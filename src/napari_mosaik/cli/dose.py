@@ -170,7 +170,7 @@ def _changes(
     mbq: float | None, mbq_m2: float | None, nuclide: str, days: str, ebrt: str
 ) -> dict[str, Any]:
     """Courses and fractions of a plan, as typed."""
-    from napari_mosaik.workflow.plans import parse_fractions
+    from napari_mosaik.workflow.plan_record import parse_fractions
 
     found: dict[str, Any] = {}
     if mbq is not None and mbq_m2 is not None:

@@ -23,7 +23,7 @@ from napari_mosaik.view.maps import common_limits, scalar_layer
 from napari_mosaik.view.spec import LayerSpec
 from napari_mosaik.workflow.dose_exchange import write_activity, write_dose
 from napari_mosaik.workflow.plan_dose import SOURCE_TITLES
-from napari_mosaik.workflow.plans import Plan
+from napari_mosaik.workflow.plan_record import Plan
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

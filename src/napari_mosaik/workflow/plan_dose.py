@@ -37,7 +37,7 @@ from napari_mosaik.dosimetry.response import UnevenTable
 from napari_mosaik.dosimetry.time_integral import decayed_curve, time_integrated_activity
 from napari_mosaik.dosimetry.treatment import Infusions, time_form
 from napari_mosaik.kinetics import iter_sobol
-from napari_mosaik.workflow.plans import Plan, Spreads, half_times_as_rates
+from napari_mosaik.workflow.plan_record import Plan, Spreads, half_times_as_rates
 
 __all__ = [
     "QUANTILES",

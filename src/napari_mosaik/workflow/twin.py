@@ -1096,7 +1096,8 @@ class CaseTwin:
             If no scan of the tumour was taken in, the plan has no course, the injection record
             lacks the time of the excision, or the time integral is not known to a CV of 1.
         """
-        from napari_mosaik.workflow.plans import TWIN_SOURCE, read_plan, write_plan
+        from napari_mosaik.workflow.plan_record import TWIN_SOURCE
+        from napari_mosaik.workflow.plans import read_plan, write_plan
 
         plan = read_plan(self.case.root, name)
         if not plan.courses:

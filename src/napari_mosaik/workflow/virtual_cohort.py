@@ -43,7 +43,8 @@ from napari_mosaik.twin.chain import Chain
 from napari_mosaik.twin.virtual import draw_patients
 from napari_mosaik.workflow.dose_exchange import OrganTable, read_organ_table
 from napari_mosaik.workflow.plan_dose import lost_effect
-from napari_mosaik.workflow.plans import Plan, half_times_as_rates, read_plans
+from napari_mosaik.workflow.plan_record import Plan, half_times_as_rates
+from napari_mosaik.workflow.plans import read_plans
 from napari_mosaik.workflow.twin import CaseTwin
 
 __all__ = [

@@ -46,7 +46,8 @@ from napari_mosaik.widgets.base.controls import (
 )
 from napari_mosaik.widgets.base.figure_view import FigureView
 from napari_mosaik.widgets.pages.twin_page import NO_PLANS, ReadPage, fill_lines, in_one_step
-from napari_mosaik.workflow.plans import ARM_SETS, PRESETS, add_arms
+from napari_mosaik.workflow.plan_presets import ARM_SETS, PRESETS
+from napari_mosaik.workflow.plans import add_arms
 from napari_mosaik.workflow.twin import CaseTwin
 from napari_mosaik.workflow.virtual_cohort import (
     ANTIGEN_UM,

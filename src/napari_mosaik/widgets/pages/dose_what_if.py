@@ -32,10 +32,10 @@ from napari_mosaik.widgets.pages.plan_editor import (
     unsaved,
 )
 from napari_mosaik.workflow.dose import NOT_A_PLAN
+from napari_mosaik.workflow.plan_presets import PRESETS
+from napari_mosaik.workflow.plan_record import Plan
 from napari_mosaik.workflow.plans import (
     PLANS_KEPT,
-    PRESETS,
-    Plan,
     free_plan_name,
     plan_files,
     read_plan,

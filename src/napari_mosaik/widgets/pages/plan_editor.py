@@ -38,10 +38,10 @@ from napari_mosaik.widgets.base.controls import (
     wrapped_label,
 )
 from napari_mosaik.widgets.base.form import ParamsForm, field_widget
-from napari_mosaik.workflow.plans import (
+from napari_mosaik.workflow.plan_presets import PRESETS
+from napari_mosaik.workflow.plan_record import (
     ACTIVITY_UNITS,
     NUCLIDE_NAMES,
-    PRESETS,
     Course,
     Plan,
     PlanProblem,

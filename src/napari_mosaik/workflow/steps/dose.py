@@ -39,7 +39,7 @@ from napari_mosaik.core.tiles import TileGrid
 from napari_mosaik.kinetics import CURVE_NAMES, TILE_TIMES_H, curve_columns
 from napari_mosaik.uptake import du_bois_bsa_m2, tile_uptake
 from napari_mosaik.uptake.suv import body_measure
-from napari_mosaik.workflow.plans import TWIN_SOURCE
+from napari_mosaik.workflow.plan_record import TWIN_SOURCE
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.step_context import StepContext
 from napari_mosaik.workflow.steps.align import transform_of
@@ -49,7 +49,7 @@ from napari_mosaik.workflow.steps.parameters import coarse_labels
 if TYPE_CHECKING:
     from napari_mosaik.io.case import Case
     from napari_mosaik.workflow.plan_dose import PlanResult, TileUptake
-    from napari_mosaik.workflow.plans import Plan
+    from napari_mosaik.workflow.plan_record import Plan
 
 __all__ = [
     "DOSE_STEP",
@@ -106,7 +106,8 @@ def _check(case: Case, _: Mapping[str, Any]) -> None:
 
 def _body(inputs: StepContext, params: DoseStepParams) -> Generator[Progress, None, Results]:
     from napari_mosaik.workflow.plan_dose import iter_plan_dose
-    from napari_mosaik.workflow.plans import plan_digest, plan_warnings, read_plans
+    from napari_mosaik.workflow.plan_record import plan_warnings
+    from napari_mosaik.workflow.plans import plan_digest, read_plans
 
     root = inputs.plans_root()
     plans = read_plans(root)
