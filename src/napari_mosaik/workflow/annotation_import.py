@@ -41,9 +41,10 @@ from napari_mosaik.core.palette import OWN_CLASS_COLOURS
 from napari_mosaik.core.readers import check_reader_name
 from napari_mosaik.core.shapes import AnnotatedShape
 from napari_mosaik.core.text import same_words
-from napari_mosaik.io.annotations import geojson_bytes, read_geojson, zipped_files
+from napari_mosaik.io.annotations import geojson_bytes, read_geojson
 from napari_mosaik.io.case import Case
 from napari_mosaik.io.files import read_json, write_bytes
+from napari_mosaik.io.geojson_features import zipped_files
 from napari_mosaik.io.slide.types.slide import Slide
 from napari_mosaik.workflow.annotations import (
     IMPORTED,
