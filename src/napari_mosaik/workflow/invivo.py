@@ -533,7 +533,8 @@ def offered_series(path: Path) -> tuple[OfferedSeries, ...]:
         If a file cannot be read as PET.
     """
     from napari_mosaik.io.pet.archive import is_zip
-    from napari_mosaik.io.pet.dicom import listed_series, starts_as_dicom
+    from napari_mosaik.io.pet.dicom import listed_series
+    from napari_mosaik.io.pet.dicom_file import starts_as_dicom
     from napari_mosaik.io.pet.registry import count_time_frames, files_in
 
     inside = [] if is_zip(path) else files_in(path)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from napari_mosaik.core import FloatArray, InputError
 from napari_mosaik.core.pet_volume import VolumeGrid
-from napari_mosaik.io.pet.dicom import dicom_header, in_dicom, starts_as_dicom
+from napari_mosaik.io.pet.dicom_file import dicom_header, in_dicom, starts_as_dicom
 from napari_mosaik.io.pet.nifti import NiftiSeries
 
 __all__ = ["VoiMask", "mask_regions", "read_mask"]
