@@ -117,7 +117,7 @@ def settings_page() -> str:
 
     parts = [
         "# Settings\n",
-        "Settings of a step stand in the case's `recipe.toml` under the step's name and are"
+        "Settings of a step are kept in the case's `recipe.toml` under the step's name and are"
         " changed there, in the window, or with `run CASE --set STEP.SETTING=VALUE`; those of a"
         " training with `--set SETTING=VALUE`. Several values are typed with commas"
         " (`--set branch_channels=8,16,16`), no value as nothing (`--set without=`).\n",
