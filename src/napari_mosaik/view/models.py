@@ -162,7 +162,7 @@ def comparison_lines(record: Mapping[str, Any], *, blind: bool = False) -> tuple
 def _verdict(score: Mapping[str, Any]) -> str:
     low, high = score["low"], score["high"]
     if low is None or low <= 0 <= high:
-        return "The difference may be due to chance."
+        return "The difference may be random."
     better = (high < 0) == bool(score.get("lower_is_better"))
     return "The new model is better." if better else "The new model is worse."
 
