@@ -1,6 +1,5 @@
 """The house stays in order: one name one meaning, no circles, the words of the field, size."""
 
-import re
 import sys
 from pathlib import Path
 
@@ -30,30 +29,6 @@ LINES_NOW = 115_400
 
 def test_the_package_does_not_grow(house):
     assert house.lines() <= LINES_NOW
-
-
-LABEL = re.compile(r"(?<![\w*])\*([A-Z][^*\n]{2,60}?)\*(?![\w*])")
-"""A label of the window as the docs write it: in italics, with a capital."""
-ELSEWHERE = {"Plugins", "Export objects as GeoJSON"}
-"""Labels of napari and QuPath."""
-COMPOSED = {"Corrected vessels", "Corrected nuclei"}
-"""Labels that the program puts together."""
-
-
-def test_labels_in_the_docs_are_those_of_the_window(house):
-    own = "\n".join(text for where, text in house.texts() if "/" not in where).casefold()
-    wrong = []
-    for page in sorted((ROOT / "docs").glob("*.md")):
-        if page.name in ("glossary.md", "performance.md", "architecture.md"):
-            continue  # italics are words of other programs, or no labels
-        text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", page.read_text("utf-8"))
-        labels = [part for found in LABEL.findall(text) for part in found.split(" > ")]
-        wrong += [
-            f"{page.name}: {label}"
-            for label in labels
-            if label.rstrip("…").casefold() not in own and label not in ELSEWHERE | COMPOSED
-        ]
-    assert not wrong, "\n".join(wrong)
 
 
 def written(tmp_path, files):

@@ -26,19 +26,19 @@ _LINE = (
     "napari-mosaik: interrupted; nothing unfinished was stored. "
     "The same command resumes from here\n"
 )
-_TURN, _TOLD = threading.Lock(), threading.Event()
+_TURN, _REPORTED = threading.Lock(), threading.Event()
 
 
 def forget_interrupt() -> None:
     """A new command begins, of which no interrupt has been reported yet."""
-    _TOLD.clear()
+    _REPORTED.clear()
 
 
 def tell_interrupt() -> None:
     """Write the line about the interrupt to the error stream, once for each command."""
     with _TURN:
-        if not _TOLD.is_set():
-            _TOLD.set()
+        if not _REPORTED.is_set():
+            _REPORTED.set()
             sys.stderr.write(_LINE)
             sys.stderr.flush()
 

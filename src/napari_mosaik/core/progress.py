@@ -124,7 +124,7 @@ def subprogress(
     return map_progress(work, lambda share: start + (stop - start) * share)
 
 
-_LEAST, _LEAST_S = 0.005, 1.0
+_MIN_SHARE, _MIN_S = 0.005, 1.0
 """Share and time, s, from which a pace can be told."""
 
 
@@ -153,6 +153,6 @@ class TimeLeft:
     def seconds(self) -> float | None:
         """How long the rest takes at the pace so far, s; None until that can be told."""
         gained, spent = self._share - self._start, time.monotonic() - self._began
-        if gained < _LEAST or spent < _LEAST_S or self._share >= 1:
+        if gained < _MIN_SHARE or spent < _MIN_S or self._share >= 1:
             return None
         return (1.0 - self._share) * spent / gained
