@@ -8,7 +8,7 @@ import shapely
 
 from napari_mosaik.core import InputError, Lattice
 from napari_mosaik.core.shapes import AnnotatedShape
-from napari_mosaik.io import annotations
+from napari_mosaik.io import geojson_features
 from napari_mosaik.io.annotations import read_geojson, write_geojson
 
 LATTICE = Lattice("he", (600, 800), (0.5, 0.25), (100.0, 40.0))
@@ -208,7 +208,7 @@ def test_a_file_read_in_pieces_is_that_read_at_once(tmp_path, monkeypatch, wrap,
     path.write_text(json.dumps(wrap(list(awkward_features())), indent=indent))
     notes, expected = {}, []
     for size in (1, 100, 1000, 1 << 40):
-        monkeypatch.setattr(annotations, "_PIECE", size)
+        monkeypatch.setattr(geojson_features, "_PIECE", size)
         shapes = everything(read_geojson(path, lattice, notes=notes.setdefault(size, [])))
         expected = expected or shapes
         assert shapes == expected
@@ -218,7 +218,7 @@ def test_a_file_read_in_pieces_is_that_read_at_once(tmp_path, monkeypatch, wrap,
 
 @pytest.mark.parametrize("cut", [0.2, 0.5, 0.9999])
 def test_a_file_that_ends_too_soon_is_refused_in_pieces_too(tmp_path, monkeypatch, cut):
-    monkeypatch.setattr(annotations, "_PIECE", 500)
+    monkeypatch.setattr(geojson_features, "_PIECE", 500)
     text = json.dumps({"type": "FeatureCollection", "features": list(awkward_features())})
     path = tmp_path / "a.geojson"
     path.write_text(text[: int(cut * len(text))])

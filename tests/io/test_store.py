@@ -154,7 +154,7 @@ def test_a_table_is_read_once_wherever_its_file_lies_and_again_when_it_changed(
     with write_lock(store.root.parent):
         store.commit(ORIGIN, values(1))
     np.testing.assert_array_equal(store.read(TABLE)["row_um"], values(1)[TABLE]["row_um"])
-    monkeypatch.setattr(store_module, "_TABLES_BYTES", 0)
+    monkeypatch.setattr(store_module._TABLES, "limit", 0)
     os.utime(path, ns=(2, 2))
     assert store.read(TABLE) is not store.read(TABLE)
 
@@ -186,7 +186,7 @@ def test_a_table_that_was_just_written_is_not_read_and_is_as_it_would_be_read(st
         kept = store.read(TABLE)
         given[TABLE]["column_um"][:] = 7  # whoever made it may go on with its arrays
         assert store.read(TABLE) is kept
-    monkeypatch.setattr(store_module, "_TABLES", {})
+    store_module._TABLES.clear()
     read = store.read(TABLE)
     assert (dict(kept.units), dict(kept.about), kept.frame) == (read.units, read.about, read.frame)
     for name in read:

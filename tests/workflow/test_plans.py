@@ -61,7 +61,7 @@ def made(name: str = "A", **values: Any) -> Plan:
         ({"doubling_days": 5}, "needs until_days"),
         ({"name": "A.B"}, "may not contain '.'"),
         ({"name": "con"}, "Windows"),
-        ({"name": " A"}, "blanks"),
+        ({"name": " A"}, "spaces"),
         ({"retained": 1.5}, "retained = 1.5"),
     ],
 )

@@ -431,7 +431,7 @@ def _assumed_shapes(case: Any, text: str) -> Any:
         return tile_shapes(case, map(int, numbers), label.strip())
     if not Path(text).exists():
         raise InputError(
-            f"--what-if '{text}' is no file, no TILE=CLASS and not 'drawn'; e.g. 17=neoplastic"
+            f"--what-if '{text}' is neither a file, nor TILE=CLASS as in 17=neoplastic, nor 'drawn'"
         )
     with case.slide("he") as slide:
         return read_geojson(text, slide.lattice, tissue_only=True)

@@ -426,7 +426,7 @@ def _write_table(folder: Path, table: Table, name: str) -> None:
         metadata[b"geo"] = json.dumps(_geo_metadata()).encode()
     stored = pa.table(columns).replace_schema_metadata(metadata)
     _write_parquet(stored, folder / "table.parquet")
-    if sum(table[key].nbytes for key in table) <= _TABLES_BYTES:
+    if sum(table[key].nbytes for key in table) <= _TABLES.limit:
         # The caller may change its arrays, so what is kept for the next step is a copy of them.
         own = {key: stored[key].to_numpy() for key in table}
         own |= {key: np.array(own[key]) for key in table if not _is_fixed(table[key])}
@@ -521,9 +521,8 @@ def _values(column: Any) -> NDArray[Any]:
     return chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
 
 
-_TABLES_BYTES = 128 * 2**20
 _TABLES: RecentFiles[Table] = RecentFiles(
-    _TABLES_BYTES, lambda table: sum(table[name].nbytes for name in table)
+    128 * 2**20, lambda table: sum(table[name].nbytes for name in table)
 )
 """The tables that were read last."""
 

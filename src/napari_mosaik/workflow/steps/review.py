@@ -234,8 +234,8 @@ def _intervals(
     found: dict[str, Any] = dict.fromkeys(INTERVAL_COLUMNS)  # None: too few to calibrate
     calibrated = record.get("intervals")
     if calibrated is None:
-        said = (text for text in record["warnings"] if text.startswith("no intervals"))
-        why = next(said, "no intervals: the predictor was trained without them")
+        reasons = (text for text in record["warnings"] if text.startswith("no intervals"))
+        why = next(reasons, "no intervals: the predictor was trained without them")
         return {**found, "notes": [f"{why}; so there is no guarantee at case level"]}
     grid = inputs.read(TILES)
     limits = {
