@@ -430,7 +430,9 @@ def _write_table(folder: Path, table: Table, name: str) -> None:
         # The caller may change its arrays, so what is kept for the next step is a copy of them.
         own = {key: stored[key].to_numpy() for key in table}
         own |= {key: np.array(own[key]) for key in table if not _is_fixed(table[key])}
-        _keep(settled(folder / "table.parquet"), _table(own, json.loads(metadata[b"mosaik"])))
+        _TABLES.keep(
+            settled(folder / "table.parquet"), _table(own, json.loads(metadata[b"mosaik"]))
+        )
 
 
 def _is_fixed(column: NDArray[Any]) -> bool:
