@@ -714,7 +714,7 @@ def shapes_to_export(
         raise InputError(
             f"case {case.name} has the readers {', '.join(reading)}, and readers see each other's "
             "marks after all have finished the tiles in which anybody has drawn "
-            f"({', '.join(waiting)} not yet): give one with --reader, or --all if you are not a reader"
+            f"({', '.join(waiting)} not yet): give one with --reader, or --all if you do not read"
         )
     if reader:
         name = check_reader_name(reader)

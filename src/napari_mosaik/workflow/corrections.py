@@ -577,7 +577,7 @@ def _shapes(
         other = another_slide(path, slide, partial(case.content, SLIDES[frame]))
     if other:
         raise InputError(f"{other}; nothing was corrected")
-    selects = what in OBJECTS and way != "add"
+    selects = what in OBJECTS and use != "add"
     shapes = read_geojson(path, lattice, notes=doubts, points=selects)
     excluded = [doubt for doubt in doubts if "excluded" in doubt]
     if excluded or not shapes:
