@@ -4,6 +4,7 @@ import dataclasses
 import pickle
 import threading
 import warnings
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -18,9 +19,10 @@ from benchmarks.stardist_training import (
 )
 from scipy import ndimage
 
-from napari_mosaik.core import InputError
+from napari_mosaik.core import Cancelled, InputError
 from napari_mosaik.core.blocks import cut
 from napari_mosaik.core.frame import Lattice
+from napari_mosaik.core.progress import cancellable
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.segment import NucleiParams, segment_nuclei
 from napari_mosaik.segment.densenet.training import stain_augmented
@@ -398,6 +400,39 @@ def test_networks_share_the_cores_that_measure_nothing():
                 shares["two cores"] = torch.get_num_threads()
     assert shares == {"alone": 8, "two": 4, "two, and one measures": 3, "two cores": 1}
     assert torch.get_num_threads() == before
+
+
+def test_the_mask_of_a_block_makes_way_for_its_cells(monkeypatch):
+    model = StarDistNuclei(random_weights(), RANGE)
+    mask, seen = np.ones((320, 400), bool), []
+    there = weakref.ref(mask)
+    found = StarDistNuclei._above_threshold
+
+    def looked(self, values, scale, cells):
+        seen.append((there(), cells.shape))
+        return found(self, values, scale, cells)
+
+    monkeypatch.setattr(StarDistNuclei, "_above_threshold", looked)
+    parts = model.segment_parts(noise((320, 400)), 0.25, [(slice(0, 320), slice(0, 400))], mask)
+    del mask
+    assert next(parts).max() > 2
+    assert seen == [(None, (10, 13))]
+
+
+def test_few_blocks_are_measured_at_once_and_those_that_wait_can_be_cancelled(monkeypatch):
+    model = StarDistNuclei(random_weights(), RANGE, at_once=2)
+    model._measuring = threading.BoundedSemaphore(1)
+    nothing = model.candidates(np.zeros((32, 32, 3), np.uint8), 0.5)
+    monkeypatch.setattr(StarDistNuclei, "_candidates", lambda *_: nothing)
+    whole, rgb = (slice(0, 32), slice(0, 32)), np.zeros((32, 32, 3), np.uint8)
+    first = model.segment_parts(rgb, 0.5, [whole, whole])
+    next(first)
+    with cancellable(lambda: True), pytest.raises(Cancelled):
+        next(model.segment_parts(rgb, 0.5, [whole]))
+    next(first)
+    assert not model._measuring.acquire(blocking=False)
+    first.close()
+    assert next(model.segment_parts(rgb, 0.5, [whole])).shape == (32, 32)
 
 
 def test_the_network_in_the_package_is_whole_and_finds_round_nuclei():

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from queue import LifoQueue
-from threading import Lock
+from threading import BoundedSemaphore, Lock
 from types import ModuleType
 from typing import Any
 
@@ -55,6 +55,7 @@ PERCENTILES = (1.0, 99.8)
 NEIGHBOURS_PX = 64
 """Nuclei up to this size, and those that compete with them, lie within the margin."""
 _SAME_SIZE = 0.01
+_CHECK_S = 0.05
 _AT_ONCE = 1 << 14
 """Candidates between two places to stop: about 0.2 s of one core."""
 
@@ -137,6 +138,7 @@ class StarDistNuclei:
         for _ in range(self.at_once if on_cpu else 1):
             self._idle.put(PieceWork(self.network, self.dtype))
         self._lock, self._in_turn, self._in_work = Lock(), 0, 0
+        self._measuring = BoundedSemaphore(max(1, torch.get_num_threads() // 2))
 
     @contextmanager
     def _counted(self, name: str) -> Iterator[None]:
@@ -161,6 +163,19 @@ class StarDistNuclei:
                 yield work
         finally:
             self._idle.put(work)
+
+    @contextmanager
+    def _few(self) -> Iterator[None]:
+        """One of the blocks whose nuclei are measured: half as many as there are cores.
+
+        Painting and measuring take as much memory as the network; all at once made the peak.
+        """
+        while not self._measuring.acquire(timeout=_CHECK_S):
+            checkpoint()
+        try:
+            yield
+        finally:
+            self._measuring.release()
 
     def _share_cores(self, cores: int) -> None:
         """Give the network of this thread its share of the cores (count).
@@ -241,14 +256,17 @@ class StarDistNuclei:
             16 px of the network; everywhere if None.
         """
         with self._counted("_in_work"):
-            points, scores, rays = self.candidates(require_rgb(rgb), spacing_um, where)
+            cells = self._cells_in(where, rgb.shape, spacing_um)
+            del where  # a mask as large as the block makes way for its cells
+            points, scores, rays = self._candidates(require_rgb(rgb), spacing_um, cells)
             factor = self.spacing_um / spacing_um if self._resampled(spacing_um) else 1.0
-            for part in parts:
-                checkpoint()
-                shape = part[0].stop - part[0].start, part[1].stop - part[1].start
-                corner = part[0].start, part[1].start
-                painted = paint_polygons((points, scores, rays), shape, factor, corner)
-                yield renumber(painted, 1)
+            with self._few():
+                for part in parts:
+                    checkpoint()
+                    shape = part[0].stop - part[0].start, part[1].stop - part[1].start
+                    corner = part[0].start, part[1].start
+                    painted = paint_polygons((points, scores, rays), shape, factor, corner)
+                    yield renumber(painted, 1)
 
     def candidates(
         self, rgb: NDArray[np.uint8], spacing_um: float, where: Mask | None = None
@@ -257,18 +275,31 @@ class StarDistNuclei:
 
         Centres and rays in px of the network; *where* as for `segment_parts`.
         """
+        return self._candidates(rgb, spacing_um, self._cells_in(where, rgb.shape, spacing_um))
+
+    def _cells_in(
+        self, where: Mask | None, shape: tuple[int, ...], spacing_um: float
+    ) -> Mask | None:
+        """Cells of 16 px of the network in which nuclei have their centre; None for all."""
+        if where is None or not spacing_um > 0:
+            return None
+        if not self._resampled(spacing_um):
+            return _cells(where, shape[:2], 1.0)
+        sizes = [_resampled_size(size, spacing_um / self.spacing_um) for size in shape[:2]]
+        return _cells(where, sizes, self.spacing_um / spacing_um)
+
+    def _candidates(
+        self, rgb: NDArray[np.uint8], spacing_um: float, cells: Mask | None
+    ) -> Candidates:
         if not spacing_um > 0:
             raise InputError(f"the pixel size must be positive, not {spacing_um} µm")
         values: NDArray[Any] = rgb
-        factor = 1.0
         if self._resampled(spacing_um):
-            factor = self.spacing_um / spacing_um
             values = resampled(rgb.astype(np.float32), spacing_um / self.spacing_um)
         checkpoint()
         scale = self.value_range or intensity_range(values)
         if scale[1] <= scale[0]:
             return _nothing(self.weights.architecture.rays)
-        cells = None if where is None else _cells(where, values.shape[:2], factor)
         points, scores, rays = self._above_threshold(values, scale, cells)
         checkpoint()
         points, scores, rays = suppress(points, scores, rays, self.nms_threshold)
@@ -325,7 +356,7 @@ class StarDistNuclei:
 
     def __getstate__(self) -> dict[str, Any]:
         """Another process makes its own locks and memory."""
-        return {k: v for k, v in vars(self).items() if k not in ("_idle", "_lock")}
+        return {k: v for k, v in vars(self).items() if k not in ("_idle", "_lock", "_measuring")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -339,12 +370,16 @@ def _nothing(rays: int) -> Candidates:
     return np.zeros((0, 2), np.int64), np.zeros(0, np.float32), np.zeros((0, rays), np.float32)
 
 
+def _resampled_size(size: int, factor: float) -> int:
+    return max(1, round(size * factor))
+
+
 def resampled(values: Float32, factor: float) -> Float32:
     """An image (rows, columns, c) with *factor* times as many pixels a side.
 
     Grey values (dimensionless); anti-aliased where there are fewer pixels.
     """
-    rows, cols = (max(1, round(size * factor)) for size in values.shape[:2])
+    rows, cols = (_resampled_size(size, factor) for size in values.shape[:2])
     needed = [
         max(0, math.ceil(wanted / factor) - there)
         for wanted, there in zip((rows, cols), values.shape[:2], strict=True)
@@ -434,7 +469,7 @@ def _on_grid(cells: Mask, row: int, col: int, shape: tuple[int, ...]) -> Mask:
     return cells[np.ix_(rows, cols)]
 
 
-def _cells(where: Mask, shape: tuple[int, ...], factor: float) -> Mask:
+def _cells(where: Mask, shape: Sequence[int], factor: float) -> Mask:
     """A mask (rows, columns) of a block looked up at the middle of the network's cells."""
     at = [
         np.minimum(((np.arange(-(-size // DIVISOR)) + 0.5) * DIVISOR * factor).astype(int), n - 1)

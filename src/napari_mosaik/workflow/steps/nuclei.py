@@ -82,9 +82,9 @@ def _body(inputs: StepContext, params: NucleiParams) -> Generator[Progress, None
         tissue = [block.index for block in blocks_with_tissue(blocks, near)]
 
         def find(index: int, views: tuple[Raster, ...]) -> dict[str, NDArray[Any]]:
-            where = _wanted(blocks[index], near, model) if is_network else None
+            within = near if is_network else None
             try:
-                return _block_nuclei(views[0], blocks[index], model, vectors, slide, where)
+                return _block_nuclei(views[0], blocks[index], model, vectors, slide, within)
             finally:
                 give_back_memory()
 
@@ -249,9 +249,12 @@ def _block_nuclei(
     model: NucleiModel,
     vectors: NDArray[np.float64] | None,
     slide: Slide,
-    where: Mask | None,
+    near: Raster | None,
 ) -> dict[str, NDArray[Any]]:
-    """The nuclei of a block part by part: those whose centroid lies in it, and measurements."""
+    """The nuclei of a block part by part: those whose centroid lies in it, and measurements.
+
+    A network looks for them in the mask *near* alone.
+    """
     from napari_mosaik.segment.run_length import LabelRuns
     from napari_mosaik.segment.stitch import keep_centroid_in_core
 
@@ -266,8 +269,13 @@ def _block_nuclei(
     ]
     found: dict[str, NDArray[Any]] = {}
     tables: list[dict[str, NDArray[Any]]] = []
+    spacing_um = math.sqrt(block.lattice.sample_area_um2)
+    # The mask of the block is held by nothing but the call, which lets go of it.
     segmented = model.segment_parts(
-        image.values, math.sqrt(block.lattice.sample_area_um2), windows, where
+        image.values,
+        spacing_um,
+        windows,
+        None if near is None else _wanted(block, near, model),
     )
     for number, (part, window, labels) in enumerate(zip(parts, windows, segmented, strict=True)):
         labels = drop_damaged_objects(labels, slide, part.outer)
