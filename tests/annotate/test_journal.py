@@ -155,6 +155,27 @@ def test_a_torn_last_line_is_left_out_told_and_cut_off(tmp_path, cut):
     assert journal_damage() == []
 
 
+def test_an_empty_journal_is_damaged_and_can_be_written_again(tmp_path):
+    path = filled(tmp_path)
+    head = path.read_bytes().split(b"\n")[0]
+    path.write_bytes(b"")
+    for _ in range(2):  # a file that was read before is not forgotten either
+        journal_damage(forget=True)
+        assert drawn(tmp_path) == []
+        (told,) = journal_damage()
+        assert "Anna" in told
+        assert "damaged: it is empty" in told
+    journal_damage(forget=True)
+    with JournalPart(tmp_path, "Anna", HE) as part:
+        part.append(edit(9))
+        assert "damaged: it is empty" in journal_damage()[0]
+    journal_damage(forget=True)
+    assert drawn(tmp_path) == [9]
+    assert path.read_bytes().split(b'"event"')[1][:12] == head.split(b'"event"')[1][:12]
+    with JournalPart(tmp_path, "Ben", HE):
+        assert journal_damage() == []  # a new one
+
+
 def test_lines_that_end_as_on_windows_are_the_same_entries(tmp_path):
     path = filled(tmp_path)
     before = journal_of(tmp_path, "Anna")

@@ -159,6 +159,9 @@ class JournalScan:
     @property
     def damaged(self) -> list[str]:
         """All damage, with that at the end of the file."""
+        if self._stamp[1] >= 0 and not self._stamp[0]:  # a new one gets its first entry at once
+            why = "is damaged: it is empty, and how many entries were lost is not known"
+            return [f"{self._whose} {why}"]
         lines = [self._lost(self._bad, self._lost_at_end)] if self._bad else []
         if self.torn:
             lines.append(self._lost([(self._lines + 1, 1)], 1, "was not written to its end"))
@@ -279,10 +282,11 @@ class JournalScan:
         else:
             where = f"is damaged: lines {lines[0]} to {lines[-1]} cannot be read"
         what = f"{lost} {'entry was' if lost == 1 else 'entries were'} lost"
-        return (
-            f"the journal of reader {self.reader} ({FOLDER}/{self.path.parent.name}/{FILE}) "
-            f"{where}; {what}, and what comes before and after is used"
-        )
+        return f"{self._whose} {where}; {what}, and what comes before and after is used"
+
+    @property
+    def _whose(self) -> str:
+        return f"the journal of reader {self.reader} ({FOLDER}/{self.path.parent.name}/{FILE})"
 
 
 _WORDS: Final = ("part", "event", "title")
@@ -395,7 +399,7 @@ def _scan(path: Path) -> JournalScan:
             _check_format(scan)
             scan._stamp = stamp
             _SCANS[path] = scan
-        if not (scan.torn and _being_written(path)):
+        if not ((scan.torn or not about.st_size) and _being_written(path)):
             _DAMAGE.update(dict.fromkeys(scan.damaged))
         return scan
 
@@ -495,7 +499,9 @@ class ReaderJournal(Closing):
             if scan.torn:  # it was never confirmed
                 _DAMAGE.update(dict.fromkeys(scan.damaged))
                 self._file.truncate(scan.end)
-            if fresh:
+            elif not fresh and not scan.end:
+                _DAMAGE.update(dict.fromkeys(scan.damaged))
+            if not scan.end:
                 self._write({"event": "journal", "format": FORMAT, "reader": self.reader}, "")
                 _flush_folders(path)
         except OSError as error:
