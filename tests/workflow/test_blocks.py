@@ -2,17 +2,19 @@
 
 import errno
 import os
+import threading
 
 import numpy as np
 import pytest
 
-from napari_mosaik.core import InputError, LabelImage, Lattice, MosaikError, Raster
+from napari_mosaik.core import InputError, LabelImage, Lattice, MosaikError, Progress, Raster
 from napari_mosaik.core.blocks import LazyLabels, cut, cut_px
-from napari_mosaik.core.progress import run_to_end
+from napari_mosaik.core.progress import checkpoint, reach_of_item, run_to_end
 from napari_mosaik.io import ome_labels
 from napari_mosaik.io.ome_labels import LabelWriter, read_labels
+from napari_mosaik.workflow import parallel
 from napari_mosaik.workflow.block_work import DiskWork, _in_work
-from napari_mosaik.workflow.parallel import in_parallel
+from napari_mosaik.workflow.parallel import beside, in_parallel
 from napari_mosaik.workflow.slide_blocks import (
     blocks_with_tissue,
     resample_mask,
@@ -146,6 +148,59 @@ def test_progress_follows_the_weights_of_the_blocks_and_what_was_finished_before
         assert shares[0] == pytest.approx(sum(weights[index] for index in kept) / 10)
         assert np.diff(shares) == pytest.approx([weights[index] / 10 for index in begun])
         assert sorted(begun) == sorted(set(range(4)) - set(kept))
+
+
+def test_an_item_in_work_counts_by_what_it_tells_of_itself(tmp_path, monkeypatch):
+    monkeypatch.setattr(parallel, "_REPORT_S", 0.01)
+    halfway, go = threading.Event(), threading.Event()
+
+    def work(item):
+        reach_of_item(0.5)
+        if item == 1:
+            halfway.set()
+            assert go.wait(30)
+        return {"item": np.array(item)}
+
+    shares, run = [], DiskWork(tmp_path, "labels").blocks("stage", [0, 1], work, "")
+    for progress in run:
+        shares.append(progress.fraction)
+        if halfway.is_set() and progress.fraction == 0.75:
+            go.set()
+    assert 0.75 in shares  # of two items one has ended and one is half done
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+
+
+def test_work_beside_repeats_its_progress_and_gives_its_result(monkeypatch):
+    monkeypatch.setattr(parallel, "_REPORT_S", 0.01)
+    go, progress = threading.Event(), Progress(0.2, 1, "looking")
+
+    def work():
+        assert go.wait(30)
+        return threading.current_thread() is not threading.main_thread()
+
+    run = beside(work, progress)
+    assert [next(run) for _ in range(3)] == [progress] * 3
+    go.set()
+    assert run_to_end(run) is True
+
+    def refuse():
+        raise InputError("upside down")
+
+    with pytest.raises(InputError, match="upside down"):
+        run_to_end(beside(refuse, progress))
+
+    def endless():
+        go.set()
+        while True:
+            checkpoint()
+
+    go.clear()
+    run = beside(endless, progress)
+    next(run)
+    next(run)
+    assert go.wait(30)
+    run.close()  # comes back: the thread has stopped at its checkpoint
 
 
 def test_items_in_work_count_by_the_pace_of_those_that_ended(monkeypatch):

@@ -19,7 +19,7 @@ __all__ = ["INTERRUPTED", "Ears", "forget_interrupt", "tell_interrupt"]
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""
-END_S = 0.8
+END_S = 0.7
 """How long an interrupted computation may take to end by itself, s."""
 _TICK_S = 1.0
 _LINE = (

@@ -25,6 +25,8 @@ __all__ = [
     "cancellable",
     "checkpoint",
     "map_progress",
+    "of_this_item",
+    "reach_of_item",
     "run_to_end",
     "stop_asked",
     "subprogress",
@@ -67,6 +69,23 @@ def checkpoint() -> None:
     """Raise `Cancelled` if the computation of this thread is asked to stop; takes a microsecond."""
     if stop_asked()():
         raise Cancelled("stopped; nothing was changed")
+
+
+@contextmanager
+def of_this_item(tell: Callable[[float], object]) -> Iterator[None]:
+    """Let `reach_of_item` on this thread tell what is done of the item of work inside."""
+    _THREAD.tell = tell
+    try:
+        yield
+    finally:
+        del _THREAD.tell
+
+
+def reach_of_item(share: float) -> None:
+    """Tell that this share (fraction of 1) of the item that this thread works on is done."""
+    tell: Callable[[float], object] | None = getattr(_THREAD, "tell", None)
+    if tell is not None:
+        tell(share)
 
 
 def run_to_end(work: Generator[P, None, T], report: Callable[[P], object] | None = None) -> T:

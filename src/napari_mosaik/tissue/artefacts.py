@@ -19,6 +19,7 @@ from napari_mosaik.core import InputError, Params, Raster, setting
 from napari_mosaik.core.colour import luma, optical_density
 from napari_mosaik.core.corrections import Correction, correction_area
 from napari_mosaik.core.frame import FloatArray, Lattice, Mask
+from napari_mosaik.core.progress import checkpoint
 from napari_mosaik.core.rasterise import rasterise
 from napari_mosaik.core.shapes import AnnotatedShape
 
@@ -140,6 +141,7 @@ def folds(overview: Raster, tissue: Mask, params: ArtefactParams) -> Mask:
     keep = np.zeros(n + 1, bool)
     min_px = params.min_fold_mm2 * 1e6 / overview.lattice.sample_area_um2
     for label, window in enumerate(scipy.ndimage.find_objects(pieces), 1):
+        checkpoint()
         at = np.argwhere(pieces[window] == label) * np.asarray(spacing)
         if len(at) >= max(3, min_px):
             small, large = np.linalg.eigvalsh(np.cov(at.T))
@@ -165,6 +167,7 @@ def bubbles(overview: Raster, params: ArtefactParams) -> Mask:
     out = np.zeros(rim.shape, bool)
     min_px = params.min_bubble_mm2 * 1e6 / overview.lattice.sample_area_um2
     for label, window in enumerate(scipy.ndimage.find_objects(pieces), 1):
+        checkpoint()
         height, width = (part.stop - part.start for part in window)
         if height * width < min_px or not 0.6 < height / width < 1.7:
             continue

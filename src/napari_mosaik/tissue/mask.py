@@ -15,6 +15,7 @@ from napari_mosaik.core.corrections import Correction, correction_area
 from napari_mosaik.core.distance import within
 from napari_mosaik.core.frame import Mask
 from napari_mosaik.core.otsu import otsu_bin
+from napari_mosaik.core.progress import checkpoint
 from napari_mosaik.core.rasterise import rasterise
 from napari_mosaik.core.shapes import AnnotatedShape
 from napari_mosaik.tissue.artefacts import (
@@ -212,9 +213,12 @@ def tissue_mask(
         off |= ink_mask(rgb, spacing, params)
     if valid is not None:
         off |= ~valid
+    checkpoint()
     found = _foreground(rgb, off, params)
+    checkpoint()
     tissue = _without_small(found, params.min_speck_mm2 * 1e6 / image.lattice.sample_area_um2)
     tissue = _grown_and_closed(tissue, spacing, params)
+    checkpoint()
     tissue &= ~off
     tissue = _sized(tissue, image.lattice.sample_area_um2, params)
     if valid is not None:
@@ -394,6 +398,7 @@ def red_marks(rgb: NDArray[np.uint8], spacing: tuple[float, float]) -> tuple[Mas
     pen = np.zeros(red.shape, bool)
     labels, _ = scipy.ndimage.label(red, np.ones((3, 3)))
     for number, window in enumerate(scipy.ndimage.find_objects(labels), 1):
+        checkpoint()
         around = tuple(slice(max(0, part.start - _RIM_PX), part.stop + _RIM_PX) for part in window)
         own = labels[around] == number
         ring = scipy.ndimage.binary_dilation(own, iterations=_RIM_PX)
@@ -530,6 +535,7 @@ def _no_tissue(
     level, noise = float(np.median(_grey(glass))), max(1.0, float(_grey(glass).std()))
     labels, _ = scipy.ndimage.label(tissue, np.ones((3, 3)))
     for number, window in enumerate(scipy.ndimage.find_objects(labels), 1):
+        checkpoint()
         around = tuple(slice(max(0, part.start - 8), part.stop + 8) for part in window)
         own = labels[around] == number
         dark = found[around] & own
@@ -572,6 +578,7 @@ def _grown_and_closed(tissue: Mask, spacing: tuple[float, float], params: Tissue
     pad = [math.ceil((grow + close) / s) + 1 for s in spacing]
     wide = np.pad(tissue, ((pad[0], pad[0]), (pad[1], pad[1])))
     wide = within(wide, grow + close, spacing)
+    checkpoint()
     if close > 0:
         wide = ~within(~wide, close, spacing)
     return wide[pad[0] : -pad[0], pad[1] : -pad[1]]

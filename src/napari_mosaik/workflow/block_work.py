@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_mosaik.core.artifact import Progress
-from napari_mosaik.core.progress import checkpoint
+from napari_mosaik.core.progress import checkpoint, of_this_item
 from napari_mosaik.core.raster import LabelImage
 from napari_mosaik.io.files import remove_tree, write_bytes
 from napari_mosaik.workflow.parallel import in_parallel
@@ -114,14 +114,16 @@ class DiskWork:
         weights: Sequence[float] = (),
     ) -> Generator[Progress, None, BlockResults]:
         folder = self.scratch / stage
-        began, took = dict[int, float](), dict[int, float]()
+        began, took, parts = dict[int, float](), dict[int, float](), dict[int, float]()
 
         def file(index: int) -> Path:
             return folder / f"{index:06d}.npz"
 
         def one(index: int) -> None:
             began[index] = time.monotonic()
-            write_bytes(file(index), _packed(work(items[index])), durable=False)
+            with of_this_item(partial(parts.__setitem__, index)):
+                arrays = work(items[index])
+            write_bytes(file(index), _packed(arrays), durable=False)
             took[index] = time.monotonic() - began.pop(index)
 
         def load(index: int, accept: Callable[[str], bool]) -> dict[str, NDArray[Any]]:
@@ -140,8 +142,10 @@ class DiskWork:
             # Other processes do not tell which items have ended: it is about the first ones.
             ended = list(took)
             now = each[(ended if len(ended) >= done else todo)[:done]].sum()
-            if done == before and ended:
-                now += _in_work(each, dict(began), dict(took))
+            in_work, shares = dict(began), dict(parts)
+            now += sum(float(each[i]) * shares[i] for i in in_work if i in shares)
+            if done == before and ended and not shares:
+                now += _in_work(each, in_work, dict(took))
             gone, before = max(gone, now), done
             yield Progress(stop - (stop - start) * (left - gone) / total, 1.0, text)
         return BlockResults(len(items), load)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from distributed import Client, Future
 
 __all__ = [
+    "beside",
     "compute_devices",
     "computing_on",
     "give_back_memory",
@@ -32,8 +33,8 @@ _REPORT_S = 1.0
 """How often progress is reported while no item ends, s."""
 _ASK_S = 0.25
 """How often a computation on a worker asks its scheduler whether it shall stop, s."""
-_WORKERS_S = 10.0
-"""How long workers of a cluster are waited for, s."""
+_WORKERS_S = 60.0
+"""How long workers of a cluster are waited for, s; they start one after the other on its nodes."""
 _CHECK_S = 0.05
 """How often a computation that waits for its threads looks whether it is asked to stop, s."""
 
@@ -153,6 +154,18 @@ def _on_threads(work: Callable[[T], object], todo: list[T], n: int) -> Iterator[
         # Wait for running items: they may write to files that the caller removes next.
         stopped.set()
         runner.join()
+
+
+def beside(work: Callable[[], T], progress: Progress) -> Generator[Progress, None, T]:
+    """Call *work*, which cannot say how far it is, on another thread; its result.
+
+    The same *progress* is repeated once a second.  Closing waits for the next checkpoint of *work*.
+    """
+    found: list[T] = []
+    yield progress
+    for _ in _on_threads(lambda _: found.append(work()), [None], 1):
+        yield progress
+    return found[0]
 
 
 def _next(done: queue.SimpleQueue[Exception | None]) -> tuple[bool, Exception | None]:

@@ -21,7 +21,7 @@ from torch.nn import functional
 from napari_mosaik.core.compiled import compiled
 from napari_mosaik.core.errors import InputError, MosaikError
 from napari_mosaik.core.frame import Mask
-from napari_mosaik.core.progress import checkpoint
+from napari_mosaik.core.progress import checkpoint, reach_of_item
 from napari_mosaik.core.window import Slices
 from napari_mosaik.learning.devices import ComputeDevice
 from napari_mosaik.segment.filters import Float32, require_rgb
@@ -56,6 +56,8 @@ NEIGHBOURS_PX = 64
 """Nuclei up to this size, and those that compete with them, lie within the margin."""
 _SAME_SIZE = 0.01
 _CHECK_S = 0.05
+_THROUGH, _FOUND = 0.55, 0.7
+"""Shares of a block's time (fractions of 1) until it is through the network and joined."""
 _AT_ONCE = 1 << 14
 """Candidates between two places to stop: about 0.2 s of one core."""
 
@@ -261,8 +263,9 @@ class StarDistNuclei:
             points, scores, rays = self._candidates(require_rgb(rgb), spacing_um, cells)
             factor = self.spacing_um / spacing_um if self._resampled(spacing_um) else 1.0
             with self._few():
-                for part in parts:
+                for number, part in enumerate(parts):
                     checkpoint()
+                    reach_of_item(_FOUND + (1 - _FOUND) * number / len(parts))
                     shape = part[0].stop - part[0].start, part[1].stop - part[1].start
                     corner = part[0].start, part[1].start
                     painted = paint_polygons((points, scores, rays), shape, factor, corner)
@@ -334,6 +337,7 @@ class StarDistNuclei:
         layers, cores = work.network.layers, torch.get_num_threads()
         self._share_cores(cores)
         for row, col, features in work.run(values, scale, cells):
+            reach_of_item(_THROUGH * min(1.0, row * GRID / shape[0]))
             with work.computing():
                 prob = torch.sigmoid(layers["prob"](features).float())[0, 0].cpu().numpy()
                 inside = _inner(prob, row, col, shape)

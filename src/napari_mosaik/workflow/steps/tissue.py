@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,6 +40,7 @@ from napari_mosaik.tissue.mask import (
     find_artefacts,
     red_marks,
 )
+from napari_mosaik.workflow.parallel import beside
 from napari_mosaik.workflow.slide_blocks import blocks_with_tissue, resample_mask
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.step_context import StepContext
@@ -49,6 +51,8 @@ if TYPE_CHECKING:
 __all__ = ["FIND_TISSUE"]
 
 _MIN_RED_MM2 = 0.02
+_TISSUE, _SHARPNESS, _ARTEFACTS = 0.08, 0.28, 0.87
+"""Shares of a large slide's time (fractions of 1) before each kind is detected."""
 
 
 def _blurred(
@@ -71,7 +75,7 @@ def _blurred(
         start = (block.rows.start, block.cols.start)
         return sharpness_sums(luma(views[0].values), start, block.inner)
 
-    start, stop = (before + (1 - before) * share for share in (0.45, 0.85))
+    start, stop = (before + (1 - before) * share for share in (_SHARPNESS, _ARTEFACTS))
     parts = yield from inputs.stream(
         "sharpness", stream, chosen, measure, "measuring sharpness", start=start, stop=stop
     )
@@ -101,18 +105,20 @@ def _step(stain: str) -> Step[TissueParams]:
                 # A coarse level may be intact where the finest one is not: all tiles are tried.
                 for done, total in slide.find_damage():
                     yield Progress(before * done / total, 1, "looking for damaged tiles")
-            yield Progress(before, 1, "reading the overview")
-            overview = slide.thumbnail(params.spacing_um)
+            reading = Progress(before, 1, "reading the overview")
+            overview = yield from beside(partial(slide.thumbnail, params.spacing_um), reading)
             valid = slide.valid_mask(overview.lattice)
             if slide.damage_policy == "skip":
                 inputs.note(DAMAGED, slide.damage_record())
-            yield Progress(before + (1 - before) * 0.25, 1, "detecting tissue")
-            tissue = tissue_mask(overview, params, valid)
+            detecting = Progress(before + (1 - before) * _TISSUE, 1, "detecting tissue")
+            tissue = yield from beside(partial(tissue_mask, overview, params, valid), detecting)
             artefacts = inputs.previous_result(ARTEFACT_MASK[stain], edits, marks)
             if artefacts is None:  # a pass over the slide, on which no correction depends
                 blurred = yield from _blurred(inputs, slide, tissue, params, before)
-                yield Progress(before + (1 - before) * 0.85, 1, "detecting pen, folds and bubbles")
-                artefacts = find_artefacts(overview, tissue.values, blurred, params)
+                share = before + (1 - before) * _ARTEFACTS
+                looking = Progress(share, 1, "detecting pen, folds and bubbles")
+                look = partial(find_artefacts, overview, tissue.values, blurred, params)
+                artefacts = yield from beside(look, looking)
         marked = inputs.corrections(f"artefacts_{stain}")
         manual = apply_artefact_corrections(artefacts, marked)
         inputs.note(ARTEFACT_AREAS, artefact_areas_mm2(manual.mask))
