@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import linecache
 import threading
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from numba.core import event
 
+from napari_mosaik.widgets.base import gc_tuning
 from napari_mosaik.widgets.base.gc_tuning import _colour_by_tables, in_one_update, warm_up
 from napari_mosaik.widgets.canvas import case_layers
 from napari_mosaik.widgets.canvas.live_layers import LiveLayers, _Request
@@ -67,6 +69,13 @@ def test_labels_have_the_colours_that_napari_gives_them(kind: Any, colours: Any)
         plain = _accelerated_cmap._labels_raw_to_texture_direct_loop.__wrapped__(data, colormap)
         assert given.dtype == plain.dtype
         np.testing.assert_array_equal(given, plain)
+
+
+def test_texts_of_modules_make_way_when_all_is_loaded(monkeypatch: Any) -> None:
+    monkeypatch.setattr(gc_tuning, "_MODULES", ())
+    linecache.getlines(linecache.__file__)
+    gc_tuning._work()
+    assert linecache.__file__ not in linecache.cache
 
 
 def test_the_window_prepares_nothing_while_a_case_is_read(dock: Any, monkeypatch: Any) -> None:

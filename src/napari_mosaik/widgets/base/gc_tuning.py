@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import linecache
 import string
 import threading
 import weakref
@@ -403,6 +404,7 @@ def _work() -> None:
         if main.is_alive():  # the program has not ended meanwhile
             with contextlib.suppress(ImportError):  # a library that nothing here needs
                 piece()
+    linecache.clearcache()  # PySide looks at the text of each module, and leaves it here: 40 MB
 
 
 def _draw_curves() -> None:
