@@ -7,10 +7,15 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from napari_mosaik.cli import main
+from napari_mosaik.core.errors import MosaikError
+from napari_mosaik.io.files import saving
+from napari_mosaik.segment.model_files import save_weights
 
 COMMAND = [sys.executable, "-m", "napari_mosaik"]
 
@@ -193,6 +198,15 @@ def test_what_the_system_refuses_is_one_line(capsys, monkeypatch, tmp_path, numb
     assert (code, error.count("\n")) == (2, 1)
     assert words in error
     assert "file.tif" in error
+
+
+def test_weights_on_a_full_disk_are_one_line(tmp_path, monkeypatch):
+    def refuse(path, _):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    with pytest.raises(MosaikError, match="the disk is full"), saving("the model", tmp_path):
+        save_weights(tmp_path / "model", {"a": np.zeros(4)}, {}, {})
 
 
 def test_too_little_memory_is_one_line(capsys, monkeypatch, tmp_path):
