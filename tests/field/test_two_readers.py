@@ -144,8 +144,8 @@ def test_readers_see_each_other_tile_by_tile(case, tmp_path, capsys):
     """In training, in the class map and in an export."""
     from napari_mosaik.workflow.annotations import withheld_class_map, withheld_readers
 
-    def hidden(n=99):
-        with_class_map(case, readers=["Anna"], journal={"B1": {"Anna": [0, n]}})
+    def hidden(last=99, first=0):
+        with_class_map(case, readers=["Anna"], journal={"B1": {"Anna": [first, last]}})
         return {name for name in ("Anna", "Ben", "Eve", "") if withheld_class_map(case).why(name)}
 
     def finish(reader, *tiles):
@@ -179,6 +179,7 @@ def test_readers_see_each_other_tile_by_tile(case, tmp_path, capsys):
     assert withheld_readers(case, "Ben") == ()
     assert hidden(n) == set()
     assert hidden(n - 1) == {"Ben", "Eve", ""}  # but the model of before still does
+    assert hidden(n, first=n) == {"Ben", "Eve", ""}  # and what was fine-tuned from it
     drawn(case, "Cid", ((700, 100, 720, 120), "background"), finish=False)
     assert withheld_readers(case, "Cid") == ("Anna", "Ben")
     assert withheld_readers(case, "Anna") == ("Cid",)

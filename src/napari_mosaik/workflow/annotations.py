@@ -466,24 +466,26 @@ class FinishedTiles:
         inside = np.array([(row, column) in self for row, column in tiles.tolist()], bool)
         return inside[where.ravel()]
 
-    def hold(self, shapes: Sequence[AnnotatedShape]) -> bool:
-        """Whether all *shapes* lie in finished tiles; a common border is no part of a tile."""
-        if self.complete or not shapes:
-            return True
-        areas = np.array([shape.geometry for shape in shapes], object)
-        x0, y0, x1, y1 = shapely.bounds(areas).T // READING_TILE_UM
-        for place, tile in enumerate(zip(y0, x0, y1, x1, strict=True)):
-            top, left, bottom, right = map(int, tile)
-            for row in range(top, bottom + 1):
-                for column in range(left, right + 1):
-                    if (row, column) not in self and _reaches(areas[place], row, column):
-                        return False
-        return True
+    def hold(self, tiles: Iterable[ReadingTile]) -> bool:
+        """Whether all *tiles* are finished."""
+        return self.complete or all(tile in self for tile in tiles)
 
     def changed(self, tiles: Iterable[ReadingTile], *, finished: bool) -> FinishedTiles:
         """The finished tiles after some were finished, or reopened by an edit."""
         listed = self.tiles - set(tiles) if finished is self.whole else self.tiles | set(tiles)
         return FinishedTiles(self.whole, frozenset(listed))
+
+
+def _tiles_of(shapes: Sequence[AnnotatedShape]) -> frozenset[ReadingTile]:
+    """The reading tiles of which shapes cover a part; those that they only touch are none."""
+    areas = [shape.geometry for shape in shapes]
+    edges = shapely.bounds(np.array(areas, object)).reshape(-1, 4) // READING_TILE_UM
+    found: set[ReadingTile] = set()
+    for area, (left, top, right, bottom) in zip(areas, edges.astype(int).tolist(), strict=True):
+        near = {(r, c) for r in range(top, bottom + 1) for c in range(left, right + 1)}
+        several = len(near) > 1
+        found |= {one for one in near - found if not several or _reaches(area, *one)}
+    return frozenset(found)
 
 
 def _reaches(area: Any, row: int, column: int) -> bool:
@@ -542,7 +544,7 @@ def _touched(before: Snapshot, after: Snapshot) -> set[ReadingTile]:
 def unfinished_readers(case: Case, stain: str = _STAIN) -> tuple[str, ...]:
     """The readers who have not finished every tile of a slide in which anybody has drawn."""
     drawn, finished = readings(case, stain), finished_tiles(case, stain)
-    marks = [shape for one in drawn.values() for shape in one.shapes]
+    marks = _tiles_of([shape for one in drawn.values() for shape in one.shapes])
     return tuple(name for name in drawn if not finished.get(name, FinishedTiles()).hold(marks))
 
 
@@ -559,7 +561,7 @@ def withheld_readers(case: Case, reader: str, stain: str = _STAIN) -> tuple[str,
     found = [
         name
         for name, document in drawn.items()
-        if name != reader and not _common(finished, (reader, name)).hold(document.shapes)
+        if name != reader and not _common(finished, (reader, name)).hold(_tiles_of(document.shapes))
     ]
     return tuple(sorted(found, key=natural_key))
 
@@ -642,26 +644,35 @@ def withheld_class_map(case: Case) -> WithheldMap:
         ]
         why = "and they have not finished the same tiles"
         found[reader] = f"{_hidden(reader, whose)}, {why}" if whose else ""
-    everything = [mark for marks in learned.values() for mark in marks]
-    over = len(drawn) > 1 and _common(finished, drawn).hold(everything)
+    over = len(drawn) > 1 and all(_common(finished, drawn).hold(m) for m in learned.values())
     return WithheldMap(found, () if over else tuple(sorted(learned, key=natural_key)))
 
 
-def _learned_marks(scan: JournalScan, entries: Sequence[int] | None) -> list[AnnotatedShape]:
-    """The marks of a reader that a training has seen, which ended with some journal entries.
+_LEARNED: dict[tuple[str, str, int, int], frozenset[ReadingTile]] = {}
+"""The tiles of the marks that trainings have seen, by journal and entries, which never change."""
 
-    *entries* are the first and the last one, after those of its parent; None for what is there now.
+
+def _learned_marks(scan: JournalScan, entries: Sequence[int] | None) -> frozenset[ReadingTile]:
+    """The tiles with marks of a reader that a training has seen.
+
+    *entries* of the journal are the first and the last one that it read, after those of its parent;
+    None for what is there now.
     """
     if entries is None:
-        shapes = list(open_document(scan, _STAIN).shapes)
-    else:
-        first, last = entries
+        return _tiles_of(_not_adjudicated(open_document(scan, _STAIN).snapshot))
+    first, last = entries
+    key = (str(scan.path), scan.digest(last), first, last)
+    if key not in _LEARNED:
         own = parents = Snapshot()
         for event, _, after in steps_of(scan, _STAIN):
             own = after if event["n"] <= last else own
             parents = after if event["n"] < first else parents
-        shapes = [*own.shapes, *parents.shapes]
-    return [shape for shape in shapes if DECIDED_BY not in shape.properties]
+        _LEARNED[key] = _tiles_of([*_not_adjudicated(own), *_not_adjudicated(parents)])
+    return _LEARNED[key]
+
+
+def _not_adjudicated(snapshot: Snapshot) -> list[AnnotatedShape]:
+    return [shape for shape in snapshot.shapes if DECIDED_BY not in shape.properties]
 
 
 def open_marks(
