@@ -96,3 +96,24 @@ def test_the_tissue_has_its_own_sliders_and_shares_of_the_variance(qtbot, dock, 
     assert panel.shares.item(0, 0).text() == "Permeability"
     assert panel.shares.item(0, 1).text().replace("\xa0", " ").startswith("100 % (")
     qtbot.waitUntil(lambda: dock.workspace.job is None)
+
+
+def test_what_nobody_sees_is_not_drawn_and_sliders_stay_as_long_as_they_fit(qtbot, dock, panel):
+    page, sliders = dock.pages["Kinetics"], dict(panel.sliders)
+    qtbot.waitUntil(lambda: panel.plot._background is not None)
+    page.set_open(False)
+    drawn = []
+    panel.plot.canvas.draw = lambda: drawn.append(1)
+    panel.sliders["k32_per_h"].set_value(2 * panel.values()["k32_per_h"])
+    panel._restart()
+    assert panel.sliders == sliders
+    assert panel.values()["k32_per_h"] == sliders["k32_per_h"].spec.default
+    assert {slider.verdict.text() for slider in sliders.values()} == {""}
+    qtbot.wait(1)
+    assert not drawn
+    del panel.plot.canvas.draw
+    qtbot.waitUntil(lambda: sliders["free_0_um"].verdict.text() == "determined")
+    heard = []
+    panel.plot.canvas.mpl_connect("draw_event", heard.append)
+    page.set_open(True)
+    qtbot.waitUntil(lambda: bool(heard))

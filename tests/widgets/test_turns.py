@@ -107,6 +107,122 @@ def test_another_case_or_the_end_of_the_window_ends_what_is_being_made(
     assert not four._made
 
 
+def test_the_layers_of_a_case_that_is_left_go_one_by_one(qtbot, dock, opened, cohort, in_turns):
+    opened(dock, cohort, layers=("H&E", "CD34", "CAIX"))
+    board, viewer, space = dock.board, dock.viewer, dock.workspace
+    qtbot.waitUntil(lambda: "Vessels" in board.specs and not board._turns.is_busy)
+    for name in ("Vessels", "Nuclei"):
+        board.set_shown(name, True)
+    dock.view_tools.quad_view.enter()
+    qtbot.waitUntil(lambda: dock.view_tools.quad_view.is_whole)
+    before, case = list(viewer.layers), space.case
+    halted(board)
+    board._turns.stop()
+    collected = []
+    dock.controller.case_left.connect(lambda: collected.append(len(viewer.layers)))
+    dock.controller.switch(cohort / "B8")
+    qtbot.waitUntil(lambda: space.case is None)
+    qtbot.waitUntil(lambda: not any(layer.visible for layer in viewer.layers))
+    rows = viewer.window._qt_viewer.layers
+    assert all(rows.isRowHidden(row) for row in range(rows.model().rowCount()))
+    assert list(viewer.layers) == before
+    assert not board.present()
+    for left in reversed(range(len(before))):
+        assert space.case is None  # another case is shown once nothing of this one is left
+        assert not collected
+        step(board)
+        assert len(viewer.layers) == left
+    while board._turns._work:
+        step(board)
+    qtbot.waitUntil(lambda: space.case not in (case, None))
+    assert collected == [0]
+
+    def has_come():
+        step(board)
+        return board.layer("H&E") is not None
+
+    qtbot.waitUntil(has_come)
+    assert board.layer("H&E").name == "H&E"
+
+
+def test_what_was_dismissed_stays_hidden_and_gives_its_name_back(dock):
+    from napari.layers import Image
+
+    from napari_mosaik.widgets.canvas.layout_state import LayoutState
+    from napari_mosaik.widgets.canvas.list_rows import any_dismissed, dismiss, make_room
+
+    viewer = dock.viewer
+    first, second = (viewer.add_image(np.zeros((4, 4)), name=name) for name in "ab")
+    state = LayoutState.of(viewer)
+    dismiss(viewer, [first])
+    assert [layer for layer in viewer.layers if layer.visible] == [second]
+    assert first not in viewer.layers.selection
+    state.restore_layers(viewer)
+    assert not first.visible
+    make_room(viewer, "b")
+    assert second in viewer.layers
+    make_room(viewer, "a")
+    assert list(viewer.layers) == [second]
+    assert not any_dismissed(viewer)
+    assert viewer.add_layer(Image(np.zeros((4, 4)), name="a")).name == "a"
+
+
+def test_rows_of_overlays_come_two_at_a_time(dock, in_turns):
+    from napari_mosaik.view.spec import LayerSpec, placement_um
+
+    overlays = dock.overlays
+    overlays._turns.add = overlays._turns._work.append
+    for name in "abcde":
+        spec = LayerSpec(name, "image", np.zeros((4, 4)), placement_um("cd34"), {})
+        dock.board.specs[name] = spec
+    dock.board.changed.emit()
+    counts = [len(overlays._built)]
+    while overlays._turns._work:
+        step(overlays)
+        counts.append(len(overlays._built))
+    assert counts == [2, 4, 5]
+    former = dict(overlays._built)
+    dock.board.set_shown("d", True)  # one row is exchanged at once
+    assert not overlays._turns._work
+    assert overlays._built.pop("d") is not former.pop("d")
+    assert overlays._built == former
+
+
+def test_a_layer_has_a_volume_only_when_it_is_shown_in_three_dimensions(dock):
+    canvas = dock.viewer.window._qt_viewer.canvas
+    for layer in (
+        dock.viewer.add_image(np.zeros((2, 4, 4))),
+        dock.viewer.add_labels(np.ones((2, 4, 4), np.uint8)),
+    ):
+        nodes = canvas.layer_to_visual[layer]._layer_node
+        unmade = [name for name in ("_volume_node", "_tiledimage_node") if name in vars(nodes)]
+        assert unmade
+        assert all(isinstance(vars(nodes)[name], partial) for name in unmade)
+    dock.viewer.dims.ndisplay = 3
+    drawn = canvas.layer_to_visual[layer].node
+    assert type(drawn).__name__ == "Volume"
+    assert drawn is nodes._volume_node
+
+
+def test_only_what_is_shown_follows_the_view(dock, monkeypatch):
+    from napari.layers import Labels
+
+    viewer, asked, find = dock.viewer, [], Labels._update_level_and_corners
+    monkeypatch.setattr(
+        Labels,
+        "_update_level_and_corners",
+        lambda self, *view: (asked.append(self.name), find(self, *view)),
+    )
+    levels = [np.zeros((64, 64), np.uint8), np.zeros((32, 32), np.uint8)]
+    viewer.add_labels(levels, multiscale=True, name="shown")
+    hidden = viewer.add_labels(levels, multiscale=True, visible=False, name="hidden")
+    asked.clear()
+    viewer.window._qt_viewer.canvas.on_draw()
+    assert set(asked) == {"shown"}
+    hidden.visible = True  # at once, before it is drawn
+    assert "hidden" in asked
+
+
 def test_maps_made_ahead_are_hidden_and_unlisted_until_they_are_shown(
     qtbot, dock, opened, own_cohort
 ):
@@ -153,6 +269,7 @@ def test_the_views_of_the_slides_come_one_by_one(qtbot, dock, opened, own_cohort
     four.leave()
     step(four)
     assert not viewer.canvas.grid.enabled
+    qtbot.waitUntil(lambda: not dock.board._turns.is_busy)  # the copies are removed in turns
     after = shown(viewer)
     assert {name: after[name] for name in before} == before
     assert not any(" · " in name for name in after)

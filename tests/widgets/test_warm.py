@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import linecache
+import sys
 import threading
 from typing import Any
 
@@ -90,6 +92,46 @@ def test_the_window_prepares_nothing_while_a_case_is_read(dock: Any, monkeypatch
     board.controller._tasks.clear()
     board._prepare()
     assert begun == ["libraries", "letters"]
+
+
+def test_full_collections_wait_until_the_mouse_rests(dock: Any, monkeypatch: Any) -> None:
+    from types import SimpleNamespace
+
+    from napari_mosaik.widgets.base import gc_tuning
+
+    done: list[int] = []
+    places = iter([(0, 0), (0, 1), (0, 1), (0, 2)])
+    dock._first._timer.stop()
+    with monkeypatch.context() as patch:
+        patch.setattr(gc_tuning.gc, "collect", lambda: done.append(1))
+        patch.setattr(gc_tuning.gc, "get_count", lambda: (0, 0, gc_tuning._DUE))
+        patch.setattr(gc_tuning, "QCursor", SimpleNamespace(pos=lambda: next(places)))
+        seen = []
+        for _ in range(4):
+            dock._first.look()
+            seen.append(len(done))
+    dock._first._timer.start()
+    assert seen == [0, 0, 1, 1]  # only where the mouse is where it was
+
+
+def test_python_gives_way_to_the_window_as_long_as_one_is_open(qapp: Any) -> None:
+    from qtpy.QtCore import QObject
+
+    from napari_mosaik.widgets.base.gc_tuning import WindowFirst
+
+    def now() -> Any:
+        return gc.get_threshold(), sys.getswitchinterval()
+
+    before, owner = now(), QObject()
+    first, second = WindowFirst(owner), WindowFirst(owner)
+    assert sys.getswitchinterval() < 0.001
+    gc.collect()
+    assert gc.get_threshold()[2] > 100_000
+    first.stop()
+    first.stop()
+    assert sys.getswitchinterval() < 0.001
+    second.stop()
+    assert now() == before
 
 
 def test_the_letters_of_the_canvas_are_ready_before_a_slide_is_shown(dock: Any, qtbot: Any) -> None:

@@ -33,7 +33,7 @@ from napari_mosaik.widgets.base.controls import (
     show_field,
     wrapped_label,
 )
-from napari_mosaik.widgets.base.gc_tuning import freeze_window
+from napari_mosaik.widgets.base.gc_tuning import WindowFirst, freeze_window
 from napari_mosaik.widgets.base.workspace import Workspace
 from napari_mosaik.widgets.canvas.active_tool import CanvasTool
 from napari_mosaik.widgets.canvas.camera import fit
@@ -79,6 +79,7 @@ class MosaikDock(QWidget):
     def __init__(self, napari_viewer: napari.Viewer, workspace: Workspace | None = None) -> None:
         super().__init__()
         self._closed = False
+        self._first = WindowFirst(self)
         self.viewer = napari_viewer
         self.workspace = workspace or Workspace()
         self.controller = CaseController(self.workspace, self)
@@ -438,6 +439,7 @@ class MosaikDock(QWidget):
         self.side_by_side.detach()
         self.canvas.detach()
         self._prepare_soon.stop()
+        self._first.stop()
         self.controller.close()
         self.board.close()
         for group in (self.workspace.events, self.canvas.events):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -19,6 +19,7 @@ from napari_mosaik.io.case_file import CaseFile
 from napari_mosaik.view.presentation import blind_lines, result_lines, withheld_lines
 from napari_mosaik.view.tile_data import TileData, read_tile_data
 from napari_mosaik.view.worth import worth_lines
+from napari_mosaik.widgets.base.gc_tuning import Turns
 from napari_mosaik.widgets.base.worker import Job, Problem, Report, Steps, Task, problem_of
 from napari_mosaik.widgets.base.workspace import LoopChange, Workspace
 from napari_mosaik.workflow.annotations import WithheldMap, withheld_class_map
@@ -45,9 +46,11 @@ class CaseController(QObject):
     At most one job runs at a time.  ``case_opened`` is emitted once a case is open and the status
     of its steps is known; ``committed`` with the name of each step that has stored its results;
     ``updated`` after an update; ``page_done`` with the names of the requested steps when all of
-    them have finished.
+    them have finished.  ``case_left`` is emitted before a case is shown, when nothing of another
+    one is shown any more: *leaving* tells whether something still is.
     """
 
+    case_left = Signal()
     case_opened = Signal()
     committed = Signal(str)
     page_done = Signal(tuple)
@@ -60,6 +63,8 @@ class CaseController(QObject):
         self._read_recipe: Recipe = {}  # the settings as this window last read or wrote them
         self._announced: set[str] = set()  # steps of the running job whose results were shown
         self._tasks: set[Task] = set()
+        self._turns = Turns(self)
+        self.leaving: Callable[[], bool] = lambda: False
         self._tile_data, self._results = TileData(), dict[str, str]()  # as if nothing was hidden
         self._blind_readers: frozenset[str] = frozenset()
         self._withheld = WithheldMap()
@@ -129,6 +134,7 @@ class CaseController(QObject):
     def close(self, timeout_s: float = 10.0) -> None:
         """Stop all background work; called when the window closes."""
         self._refresh_soon.cancel()
+        self._turns.stop()
         self._generation += 1
         job = self.workspace.job
         if job is not None:
@@ -186,31 +192,43 @@ class CaseController(QObject):
         """Open another case of the cohort, at one of its tiles."""
         cohort = self.workspace.cohort
 
-        def then(loaded: tuple[tuple[Path, ...], _Opened]) -> None:
-            self._opened(loaded)
-            if 0 <= tile < self.workspace.tile_data.n_tiles:
-                self.workspace.tile = tile
+        self.read("Open", lambda: (cohort, _open(path)), partial(self._opened, tile=tile))
 
-        self.read("Open", lambda: (cohort, _open(path)), then)
+    def _opened(self, loaded: tuple[tuple[Path, ...], _Opened], tile: int = -1) -> None:
+        self._generation += 1  # no status of the case before comes after this
+        self._turns.start(self._show_opened(*loaded, tile))
 
-    def _opened(self, loaded: tuple[tuple[Path, ...], _Opened]) -> None:
-        cohort, opened = loaded
+    def _show_opened(self, cohort: tuple[Path, ...], opened: _Opened, tile: int) -> Iterator[None]:
+        """Leave the case before and show another one, in turns of the event loop.
+
+        In between no case is open.
+        """
         workspace = self.workspace
-        self._generation += 1
         workspace.problem = None
         workspace.tile = -1
         workspace.change = None
         workspace.case = None
+        yield
+        while self.leaving():
+            yield
+        self.case_left.emit()
+        yield
         workspace.recipe = opened.recipe
         self._read_recipe = opened.recipe
+        yield
         self._results, self._tile_data = opened.results, opened.tile_data
         self.know_blind(opened.blind, opened.withheld)
         self._show_data()
+        yield
         workspace.states, workspace.doubts = opened.states, opened.doubts
         workspace.waiting = opened.waiting
         workspace.cohort = cohort
+        yield
         workspace.case = opened.case
+        yield
         self.case_opened.emit()
+        if 0 <= tile < workspace.tile_data.n_tiles:
+            workspace.tile = tile
 
     def create(self, root: Path, file: CaseFile) -> None:
         """Create a case folder and open it."""

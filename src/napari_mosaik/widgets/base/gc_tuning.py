@@ -6,6 +6,7 @@ import contextlib
 import gc
 import linecache
 import string
+import sys
 import threading
 import weakref
 from collections import deque
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from qtpy.QtCore import QObject, QTimer
+from qtpy.QtGui import QCursor, QGuiApplication
 
 if TYPE_CHECKING:
     import napari
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Turns",
+    "WindowFirst",
     "add_hidden",
     "fast_removal",
     "freeze_window",
@@ -32,6 +35,7 @@ __all__ = [
     "make_texts",
     "prepare_letters",
     "quicken",
+    "remove_hidden",
     "unselected",
     "warm_up",
     "without_drawing",
@@ -57,6 +61,18 @@ _TEXTS: Final = 1024
 _PLAIN: Final = (FunctionType, BuiltinFunctionType, MethodType)
 _frozen: list[bool] = []
 """Whether a window is frozen; to count what is frozen takes 0.2 s."""
+_IDLE_MS: Final = 5000
+_DUE: Final = 40
+_OVERDUE: Final = 400
+"""A full collection is due, and waits no longer, after so many of middle-aged objects."""
+_NEVER: Final = 1_000_000
+_SWITCH_S: Final = 0.0005
+"""Another thread hands over to the window's after so long, Python's own figure is ten times that.
+
+Each call of the graphics library lets go of Python: while another thread computes, a picture of a
+hundred calls waited for half a second to go on."""
+_before: list[tuple[tuple[int, int, int], float]] = []
+"""When Python collected by itself and how soon threads gave way, for each window that is open."""
 
 
 def freeze_window(viewer: napari.Viewer, times: int = 1) -> None:
@@ -69,6 +85,42 @@ def freeze_window(viewer: napari.Viewer, times: int = 1) -> None:
     if not viewer.layers and len(_frozen) < times:
         gc.freeze()
         _frozen.append(True)
+
+
+class WindowFirst(QObject):
+    """Lets the window's thread come first, as long as a window is open.
+
+    Other threads give way to it soon.  Full collections of garbage are left to moments in which
+    nobody moves the mouse: each takes 0.1 s and more while a case is open, and Python would do it
+    amid a stroke.  What is left of a case is collected when it was left.
+    """
+
+    def __init__(self, owner: QObject) -> None:
+        super().__init__(owner)
+        _before.append((gc.get_threshold(), sys.getswitchinterval()))
+        gc.set_threshold(*_before[0][0][:2], _NEVER)
+        sys.setswitchinterval(_SWITCH_S)
+        self._at = QCursor.pos()
+        self._timer = QTimer(self)
+        self._timer.timeout.connect(self.look)
+        self._timer.start(_IDLE_MS)
+
+    def look(self) -> None:
+        """Collect what is due if the mouse rested since the last look."""
+        before, self._at = self._at, QCursor.pos()
+        pressed = QGuiApplication.mouseButtons().value
+        due = _DUE if before == self._at and not pressed else _OVERDUE
+        if gc.get_count()[2] >= due:
+            gc.collect()
+
+    def stop(self) -> None:
+        """Leave Python as it was found, once no window is open."""
+        if self._timer.isActive():
+            self._timer.stop()
+            thresholds, interval = _before.pop()
+            if not _before:
+                gc.set_threshold(*thresholds)
+                sys.setswitchinterval(interval)
 
 
 @contextlib.contextmanager
@@ -108,6 +160,16 @@ def add_hidden(viewer: napari.Viewer, layer: Layer, place: int) -> None:
         canvas._pause_scene_graph = paused
 
 
+def remove_hidden(viewer: napari.Viewer, layer: Layer) -> None:
+    """Remove a layer that is hidden; nothing that is drawn changes."""
+    canvas = viewer.window._qt_viewer.canvas
+    paused, canvas._pause_scene_graph = canvas._pause_scene_graph, True
+    try:
+        viewer.layers.remove(layer)
+    finally:
+        canvas._pause_scene_graph = paused
+
+
 def make_grid(viewer: napari.Viewer, shape: tuple[int, int]) -> None:
     """Make the views of a grid of that many rows and columns, before it is shown."""
     canvas, grid = viewer.window._qt_viewer.canvas, viewer.canvas.grid
@@ -139,6 +201,11 @@ class Turns(QObject):
         self._work: deque[Iterator[object]] = deque()
         self._timer = QTimer(self)
         self._timer.timeout.connect(self._one)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether there is work left."""
+        return bool(self._work)
 
     def start(self, work: Iterator[object]) -> None:
         """Do the pieces of *work* from now on, instead of any others."""
@@ -234,11 +301,18 @@ def quicken(viewer: napari.Viewer) -> None:
     Texts of shader programs that are known are not worked through again: half of what drawing a
     view for the first time takes.  A layer that is hidden stays in the view where it was, so its
     programs stay as they are.  Its controls are made when it is selected, in a turn of their own.
+    What would show it in three dimensions, or in tiles, is made when it is shown so.  What of it
+    is in view is worked out again at each draw only if it is shown.  A picture is drawn in a turn
+    of its own.
     """
     _remember_texts()
     _remember_callbacks()
     _colour_by_tables()
+    _make_nodes_late()
+    _leave_hidden_layers()
+    _leave_equal_units()
     window = viewer.window._qt_viewer
+    _draw_in_a_turn(window.canvas.native)
     if not isinstance(window.controls.widgets, _LateControls):
         _make_controls_late(window.controls)
         _move_what_is_shown(window.canvas)
@@ -324,6 +398,90 @@ def _colour_by_tables() -> None:
     DirectLabelColormap._map_precast = colours_of
 
 
+class _LateNode:
+    """An attribute that is made when it is first asked for: it is set to a `partial`."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __set__(self, owner: Any, made: Any) -> None:
+        owner.__dict__[self._name] = made
+
+    def __get__(self, owner: Any, _kind: type | None = None) -> Any:
+        made = owner.__dict__[self._name]
+        if isinstance(made, partial):
+            made = owner.__dict__[self._name] = made()
+        return made
+
+
+@cache
+def _make_nodes_late() -> None:
+    """Let napari make a volume, or an image in tiles, of a layer when one is needed.
+
+    It makes all three for each layer, most of what making a layer takes.  Once in a process.
+    """
+    from napari._vispy.layers import image, labels
+
+    kinds = {"VolumeNode": "_volume_node", "TiledImageNode": "_tiledimage_node"}
+    images, codes = image.ImageLayerNode, labels.LabelLayerNode
+    for owner, maker in ((images, "__init__"), (codes, "_setup_nodes")):
+        make = getattr(owner, maker)
+        names = dict(make.__globals__)
+        for name in kinds.keys() & names.keys():
+            names[name] = partial(partial, names[name])
+            setattr(owner, kinds[name], _LateNode(kinds[name]))
+        changed = FunctionType(make.__code__, names, maker, make.__defaults__, make.__closure__)
+        setattr(owner, maker, changed)
+
+
+@cache
+def _leave_hidden_layers() -> None:
+    """Let a draw work out what is in view of the layers that are shown, once in a process.
+
+    napari does so for all layers, 0.4 ms each; as soon as one is shown, it is asked, too.
+    """
+    from napari.layers import Layer, Points, Shapes
+
+    for kind in (Layer, Points, Shapes):
+        update = kind._update_draw
+
+        def shown(self: Layer, *args: Any, _update: Any = update, **options: Any) -> None:
+            if self.visible:
+                _update(self, *args, **options)
+
+        kind._update_draw = shown
+
+
+@cache
+def _leave_equal_units() -> None:
+    """Let a layer be placed again for another unit only, once in a process.
+
+    napari places all layers again at the next draw after one was added or removed; and it asks all
+    of them for each row of its list whether they are loaded.
+    """
+    from napari._qt.containers.qt_layer_model import QtLayerListModel
+    from napari._vispy.layers.base import VispyBaseLayer
+
+    units = VispyBaseLayer.world_units
+
+    def take(self: Any, value: Any) -> None:
+        if value is None or tuple(value[-self.layer.ndim :]) != tuple(self._world_units):
+            units.fset(self, value)
+
+    VispyBaseLayer.world_units = property(units.fget, take)
+    QtLayerListModel.all_loaded = lambda self: all(layer.loaded for layer in self._root)
+
+
+def _draw_in_a_turn(native: Any) -> None:
+    """Let the event loop have its turn between a change and the picture of it."""
+    if hasattr(native, "mosaik_draws_soon"):
+        return
+    native.mosaik_draws_soon = soon = QTimer(native)
+    soon.setSingleShot(True)
+    soon.timeout.connect(native.update)
+    native._vispy_update = lambda: soon.start(0)
+
+
 class _LateControls(dict[Any, Any]):
     """napari's controls by layer, made when they are asked for."""
 
@@ -368,6 +526,7 @@ def _move_what_is_shown(canvas: Any) -> None:
     there = weakref.ref(canvas)
     canvas._setup_single_view = partial(_single_view, there)
     canvas._update_layer_overlays = partial(_layer_overlays, there)
+    canvas._create_or_update_vispy_overlay = partial(_overlay, there)
 
 
 def _single_view(there: weakref.ref[Any]) -> None:
@@ -375,6 +534,17 @@ def _single_view(there: weakref.ref[Any]) -> None:
         for layer, drawn in canvas.layer_to_visual.items():
             if layer.visible:
                 drawn.node.parent = canvas.view.scene
+
+
+def _overlay(
+    there: weakref.ref[Any], overlay: Any, vispy_overlay: Any, parent: Any, **options: Any
+) -> Any:
+    """As napari does it, but what is written stays as it is where it is: to place it compiles."""
+    canvas = there()
+    if canvas is None or (vispy_overlay is not None and vispy_overlay.node.parent is parent):
+        return vispy_overlay
+    make = type(canvas)._create_or_update_vispy_overlay
+    return make(canvas, overlay, vispy_overlay, parent, **options)
 
 
 def _layer_overlays(there: weakref.ref[Any], layer: Layer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
@@ -48,6 +49,12 @@ from napari_mosaik.widgets.base.gc_tuning import (
 from napari_mosaik.widgets.base.worker import Problem
 from napari_mosaik.widgets.canvas.lazy_labels import LazyObjects, attend_labels, dress_codes
 from napari_mosaik.widgets.canvas.lazy_slide import LazyPieces, LazySlide, attend
+from napari_mosaik.widgets.canvas.list_rows import (
+    any_dismissed,
+    dismiss,
+    make_room,
+    remove_dismissed,
+)
 from napari_mosaik.workflow.parallel import give_back_memory
 from napari_mosaik.workflow.steps import STEPS
 
@@ -65,6 +72,11 @@ STAIN_ORDER = (REFERENCE, *(stain for stain in reversed(STAIN_TITLES) if stain !
 
 _CALM_MS = 400
 """The window prepares what it needs soon when nothing was read for so long."""
+
+_FREEZES = 3
+"""So often the window is frozen at most, from its start on."""
+_DUE = 10
+"""What is left of a case is collected after so many collections of middle-aged objects."""
 
 
 class CaseLayers(QObject):
@@ -101,6 +113,7 @@ class CaseLayers(QObject):
         self._slide_names = frozenset(STAIN_TITLES.values())
         self._slide_specs: dict[str, LayerSpec] = {}
         self._turns = Turns(self)
+        self._left_one = False
         self._changed_soon = QTimer(self)
         self._changed_soon.setSingleShot(True)
         self._changed_soon.timeout.connect(self.changed)
@@ -117,6 +130,8 @@ class CaseLayers(QObject):
         controller.committed.connect(self.bring)
         controller.page_done.connect(self.show_steps)
         controller.updated.connect(self.offer_changes)
+        controller.leaving = self._is_leaving
+        controller.case_left.connect(self._between_cases)
 
     def _prepare(self) -> None:
         """Load and compile what the window needs soon, once nothing is read any more.
@@ -219,13 +234,28 @@ class CaseLayers(QObject):
         if case is self._case:
             self._add_missing_slides()
             return
-        self.clear()
+        self._leave()
         self._case = case
         if case is None:
             return
         self._add_missing_slides()
         everything = [step.name for step in STEPS]
         self.controller.read_for(case, "Layers", partial(_found, case, everything, {}), self._first)
+
+    def _is_leaving(self) -> bool:
+        """Whether layers of a case that was left are still being removed."""
+        return self._turns.is_busy and any_dismissed(self.viewer)
+
+    def _between_cases(self) -> None:
+        """Keep all that was there before the first case out of collections; collect what is due.
+
+        What is frozen is never freed: later, parts of a case may still be in use somewhere.
+        """
+        if not self._left_one:
+            freeze_window(self.viewer, _FREEZES)
+        elif gc.get_count()[2] >= _DUE:
+            gc.collect()
+        self._left_one = True
 
     def _add_missing_slides(self) -> None:
         case = self._case
@@ -393,10 +423,19 @@ class CaseLayers(QObject):
 
     def clear(self) -> None:
         """Remove all layers of the case and close its slides."""
+        self._leave()
+        for _ in remove_dismissed(self.viewer):
+            pass
+
+    def dismiss(self, layers: Iterable[Layer]) -> None:
+        """Hide layers now, and remove them in turns of the event loop."""
+        dismiss(self.viewer, layers)
+        self._turns.add(remove_dismissed(self.viewer))
+
+    def _leave(self) -> None:
+        """Hide the layers of the case, remove them in turns, and close its slides."""
         self._turns.stop()
-        with fast_removal(self.viewer):
-            for layer in list(self.present().values()):
-                self.viewer.layers.remove(layer)
+        self.dismiss(self.present().values())
         self.close()
         for known in (
             self.specs, self._layers, self._limits, self._scales, self._chosen, self._hidden
@@ -578,12 +617,16 @@ class CaseLayers(QObject):
         return layer
 
     def _add(self, spec: LayerSpec) -> Layer:
+        """Add a layer; napari looks at its data for the first time when all is set."""
         from napari.layers import Layer as Base
 
-        layer = Base.create(*self._with_pieces(spec).as_layer_data())
+        layer = Base.create(*replace(self._with_pieces(spec), visible=False).as_layer_data())
         self._dress(layer, spec)
-        if layer.visible:
-            self.viewer.add_layer(layer)
+        make_room(self.viewer, layer.name)
+        if spec.visible:
+            with in_one_update(self.viewer):
+                self.viewer.add_layer(layer)
+                layer.visible = True
         else:
             add_hidden(self.viewer, layer, len(self.viewer.layers))
         self._layers[spec.name] = layer
@@ -603,13 +646,13 @@ class CaseLayers(QObject):
         return replace(spec, data=lazy.levels())
 
     def _dress(self, layer: Layer, spec: LayerSpec) -> None:
+        if spec.coded:  # first: to set "contour" may draw the layer
+            dress_codes(layer)
         for name, value in spec.attributes.items():
             setattr(layer, name, value)
         if spec.kind == "labels":
             layer.editable = False
             without_drawing(layer)
-        if spec.coded:
-            dress_codes(layer)
 
     def _realign(self) -> None:
         """Move slides and results onto the reference section after a registration."""

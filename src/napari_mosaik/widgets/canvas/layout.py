@@ -24,7 +24,6 @@ from napari_mosaik.widgets.base.case_controller import missing_sources
 from napari_mosaik.widgets.base.gc_tuning import (
     Turns,
     add_hidden,
-    fast_removal,
     in_one_update,
     without_drawing,
 )
@@ -37,7 +36,7 @@ from napari_mosaik.widgets.canvas.layout_state import (
     show_grid,
 )
 from napari_mosaik.widgets.canvas.lazy_labels import CODED, dress_codes
-from napari_mosaik.widgets.canvas.list_rows import keep_out_of_list
+from napari_mosaik.widgets.canvas.list_rows import is_there, keep_out_of_list, make_room
 from napari_mosaik.workflow.steps import maker_of
 
 if TYPE_CHECKING:
@@ -190,8 +189,9 @@ class Composite(Layout):
         """Restore visibility, blending and opacity."""
         settings, self._settings = self._settings, {}
         for layer, values in settings.items():
-            for name, value in values.items():
-                setattr(layer, name, value)
+            if is_there(self.viewer, layer):
+                for name, value in values.items():
+                    setattr(layer, name, value)
 
 
 _SHAPE = (2, 2)
@@ -325,7 +325,7 @@ class QuadView(Layout):
             before.restore_layers(self.viewer, pictures)
             before.restore_grid(self.viewer)
             for layer in bases:
-                if layer in self.viewer.layers and layer not in before.shown:
+                if is_there(self.viewer, layer) and layer not in before.shown:
                     layer.visible = False  # the PET, when it was never shown before
         if self._entered_at is not None:
             then, entry_zoom = self._entered_at
@@ -408,6 +408,7 @@ class QuadView(Layout):
         """Place the layers of a view one after another from a place in the list on."""
         for layer in view:
             if layer not in self.viewer.layers:
+                make_room(self.viewer, layer.name)
                 add_hidden(self.viewer, layer, place)
             elif (now := self.viewer.layers.index(layer)) != place:
                 self.viewer.layers.move(now, place)
@@ -475,10 +476,7 @@ class QuadView(Layout):
         self._watch(())
         for copy in self._copies:
             copy.unlink()
-        with fast_removal(self.viewer):
-            for layer in self._made:
-                if layer in self.viewer.layers:
-                    self.viewer.layers.remove(layer)
+        self.board.dismiss(self._made)
         for cell in self._cells:
             if cell.base is not None:
                 cell.base.metadata.pop(BASE, None)

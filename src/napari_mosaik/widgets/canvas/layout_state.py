@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_mosaik.core import FloatArray
 from napari_mosaik.widgets.canvas.camera import centre_um, look_at
+from napari_mosaik.widgets.canvas.list_rows import is_there
 
 if TYPE_CHECKING:
     import napari
@@ -63,9 +64,9 @@ class LayoutState:
 
         Layers that were added since stay on top.
         """
-        put_in_order(viewer, [layer for layer in self.order if layer in viewer.layers])
+        put_in_order(viewer, [layer for layer in self.order if is_there(viewer, layer)])
         for layer in self.order if layers is None else layers:
-            if layer in viewer.layers and layer in self.shown:
+            if is_there(viewer, layer) and layer in self.shown:
                 layer.visible = self.shown[layer]
 
     def restore_camera(self, viewer: napari.Viewer) -> None:

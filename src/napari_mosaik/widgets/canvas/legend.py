@@ -32,14 +32,18 @@ from napari_mosaik.widgets.base.controls import (
     row,
     wrapped_label,
 )
+from napari_mosaik.widgets.base.gc_tuning import Turns
 from napari_mosaik.widgets.canvas.case_layers import CaseLayers
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from napari_mosaik.view.spec import Legend
 
 __all__ = ["Overlays", "legend_widget"]
+
+_AT_ONCE = 2
+"""So many rows are built in one turn of the event loop."""
 
 
 class Overlays(QWidget):
@@ -52,6 +56,7 @@ class Overlays(QWidget):
         self._rows.setSpacing(2)
         self._built: dict[str, _Row] = {}
         self._headings: dict[str, QLabel] = {}
+        self._turns = Turns(self)
         self._empty = wrapped_label("Layers appear here once a case is open.")
         self._rows.addWidget(self._empty)
         self.choices = {
@@ -76,35 +81,58 @@ class Overlays(QWidget):
             shown.mark()
 
     def _fill(self) -> None:
-        """Build the rows that are new or show another layer; the others stay as they are."""
+        """Build the rows that are new or show another layer; the others stay as they are.
+
+        The first rows are there at once, more of them come in turns of the event loop.
+        """
+        self._turns.stop()
+        work = self._fill_in_turns()
+        if next(work, True) is None:
+            self._turns.add(work)
+
+    def _fill_in_turns(self) -> Iterator[None]:
         sections = self._board.names()
         self._empty.setVisible(not sections)
         self._drop_old(sections)
-        order: list[QWidget] = [self._empty]
+        place, built = 1, 0
         for section, names in sections.items():
             if section not in self._headings:
                 self._headings[section] = wrapped_label(section, bold=True)
-            order += [self._headings[section], *map(self._row, names)]
-        for place, widget in enumerate(order):
-            if self._rows.indexOf(widget) != place:
-                self._rows.insertWidget(place, widget)
+            self._place(self._headings[section], place)
+            place += 1
+            for name in names:
+                if self._make_row(name):
+                    built += 1
+                self._place(self._built[name], place)
+                place += 1
+                if built == _AT_ONCE:
+                    built = 0
+                    yield
         for step, choice in self.choices.items():
             choice.offer(self._board.choices.get(step, ()))
 
-    def _row(self, name: str) -> _Row:
-        if name in self._built:
-            self._built[name].mark()
-        else:
-            self._built[name] = _Row(name, self._board)
-            calm_wheel(self._built[name])
-        return self._built[name]
+    def _place(self, widget: QWidget, place: int) -> None:
+        if self._rows.indexOf(widget) != place:
+            self._rows.insertWidget(place, widget)
+
+    def _make_row(self, name: str) -> bool:
+        """Make sure that there is a row that shows a layer as it is; whether it was built."""
+        former = self._built.get(name)
+        if former is not None and former.is_current():
+            former.mark()
+            return False
+        if former is not None:
+            former.part()
+            self._drop(former)
+        self._built[name] = _Row(name, self._board)
+        calm_wheel(self._built[name])
+        return True
 
     def _drop_old(self, sections: Mapping[str, Sequence[str]]) -> None:
         names = {name for inside in sections.values() for name in inside}
-        for name, built in list(self._built.items()):
-            if name not in names or not built.is_current():
-                built.part()
-                self._drop(self._built.pop(name))
+        for name in [known for known in self._built if known not in names]:
+            self._built[name].part()
+            self._drop(self._built.pop(name))
         for section in [known for known in self._headings if known not in sections]:
             self._drop(self._headings.pop(section))
 

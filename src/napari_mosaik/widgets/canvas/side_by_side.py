@@ -24,7 +24,6 @@ from napari_mosaik.view.spec import LayerSpec, placement_um
 from napari_mosaik.widgets.base.gc_tuning import (
     Turns,
     add_hidden,
-    fast_removal,
     in_one_update,
     make_grid,
     make_texts,
@@ -34,7 +33,7 @@ from napari_mosaik.widgets.canvas.camera import centre_um, fit
 from napari_mosaik.widgets.canvas.layout import CanvasNotice, Layout
 from napari_mosaik.widgets.canvas.layout_state import BASE, LayoutState, put_in_order, show_grid
 from napari_mosaik.widgets.canvas.link import square_lines
-from napari_mosaik.widgets.canvas.list_rows import keep_out_of_list
+from napari_mosaik.widgets.canvas.list_rows import is_there, keep_out_of_list, make_room
 
 if TYPE_CHECKING:
     from napari_mosaik.widgets.canvas.link import CanvasLink
@@ -99,11 +98,11 @@ class SideBySide(Layout):
 
     def arrange(self, before: LayoutState) -> None:
         """Hide the layers and show the maps one after another, as large as the canvas allows."""
-        if any(layer not in self.viewer.layers for layer in self._cells):
+        if not all(is_there(self.viewer, layer) for layer in self._cells):
             self._drop()
         with in_one_update(self.viewer):
             for layer in before.order:
-                if layer in self.viewer.layers and layer.visible:
+                if is_there(self.viewer, layer) and layer.visible:
                     layer.visible = False
         self.viewer.layers.selection.clear()
         self.link.marked_elsewhere = True
@@ -179,13 +178,13 @@ class SideBySide(Layout):
         self._fit_soon.cancel()
         with in_one_update(self.viewer):
             before.restore_grid(self.viewer)
-            kept = [layer for layer in self._cells if layer in self.viewer.layers]
+            kept = [layer for layer in self._cells if is_there(self.viewer, layer)]
             for layer in kept:
                 layer.visible = False
-            own = [layer for layer in before.order if layer not in kept]
-            put_in_order(self.viewer, [*kept, *(one for one in own if one in self.viewer.layers)])
+            own = [one for one in before.order if one not in kept and is_there(self.viewer, one)]
+            put_in_order(self.viewer, [*kept, *own])
             for layer in own:
-                if layer in self.viewer.layers and layer.visible != before.shown[layer]:
+                if layer.visible != before.shown[layer]:
                     layer.visible = before.shown[layer]
             keep_out_of_list(self.viewer, kept)
         self.viewer.layers.selection.clear()
@@ -196,11 +195,7 @@ class SideBySide(Layout):
         """Remove the layers of the maps: other ones are to be shown, or none."""
         cells, self._cells, self._marks, self._shown = self._cells, [], [], []
         self._making = None
-        present = [layer for layer in cells if layer in self.viewer.layers]
-        if present:
-            with fast_removal(self.viewer):
-                for layer in present:
-                    self.viewer.layers.remove(layer)
+        self.board.dismiss(cells)
 
     def _maps(self) -> list[Layer]:
         return self._cells[::PER_CELL]
@@ -301,6 +296,7 @@ class SideBySide(Layout):
 
     def _add(self, layer: Layer) -> None:
         layer.visible = False
+        make_room(self.viewer, layer.name)
         add_hidden(self.viewer, layer, len(self._cells))
         self._cells.append(layer)
         keep_out_of_list(self.viewer, [layer])

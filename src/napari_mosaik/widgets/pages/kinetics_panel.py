@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QSignalBlocker, Qt, Signal
-from qtpy.QtGui import QColor, QResizeEvent
+from qtpy.QtGui import QColor, QResizeEvent, QShowEvent
 from qtpy.QtWidgets import QComboBox, QLabel, QLineEdit, QSizePolicy, QSlider, QVBoxLayout, QWidget
 from superqt.utils import qdebounced
 
@@ -64,10 +64,10 @@ class _Slider(QWidget):
     moved = Signal()
     refused = Signal(str)
 
-    def __init__(self, spec: SliderSpec, value: float) -> None:
+    def __init__(self, spec: SliderSpec) -> None:
         super().__init__()
         self.spec = spec
-        self.value = value
+        self.value = spec.default
         ends = f"{number(spec.low, digits=2)} to {number(spec.high, spec.unit, digits=2)}"
         self.title = wrapped_label(f"{spec.label} ({ends})")
         self.verdict = QLabel()
@@ -97,9 +97,13 @@ class _Slider(QWidget):
 
     def set_value(self, value: float) -> None:
         """Take a value and tell of it."""
+        self.show_value(value)
+        self.moved.emit()
+
+    def show_value(self, value: float) -> None:
+        """Take a value without telling of it."""
         self.value = value
         self._show()
-        self.moved.emit()
 
     def _slid(self, place: int) -> None:
         self.value = self.spec.at(place / _STEPS)
@@ -125,8 +129,10 @@ class _Slider(QWidget):
     def show_verdict(self, known: bool | None) -> None:
         """Show whether the images determine it; None where that is not judged."""
         self.verdict.setText("" if known is None else "determined" if known else "prior only")
-        for label in (self.title, self.verdict):
-            label.setStyleSheet(f"color: {palette.MISSING_TEXT};" if known is False else "")
+        colour = f"color: {palette.MISSING_TEXT};" if known is False else ""
+        if colour != self.title.styleSheet():  # to set it takes Qt a while
+            for label in (self.title, self.verdict):
+                label.setStyleSheet(colour)
 
 
 class _LivePlot(QWidget):
@@ -143,6 +149,7 @@ class _LivePlot(QWidget):
         self.canvas = FigureCanvasQTAgg(self.curves.figure)  # type: ignore[no-untyped-call]
         self.canvas.mpl_connect("draw_event", self._drawn)
         self._background: Any = None
+        self._behind = False
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.canvas)
@@ -153,6 +160,18 @@ class _LivePlot(QWidget):
         """Give labels the room that they need in another size."""
         super().resizeEvent(event)
         self.curves.figure.set_layout_engine("constrained")
+
+    def showEvent(self, event: QShowEvent) -> None:
+        """Draw what came while nobody saw it."""
+        super().showEvent(event)
+        if self._behind:
+            self._draw_all()
+
+    def _draw_all(self) -> None:
+        self._behind = not self.isVisible()
+        if not self._behind:
+            self.curves.figure.set_layout_engine("constrained")
+            self.canvas.draw_idle()  # type: ignore[no-untyped-call]
 
     def _drawn(self, _event: Event) -> None:
         self.curves.figure.set_layout_engine("none")  # half of what drawing takes; it stays
@@ -168,9 +187,8 @@ class _LivePlot(QWidget):
     ) -> None:
         """Show curves (t,), µM, at times (t,), h, and the imaging times, h."""
         changed = self.curves.show(times, curves, imaging)
-        if changed or self._background is None:
-            self.curves.figure.set_layout_engine("constrained")
-            self.canvas.draw_idle()  # type: ignore[no-untyped-call]
+        if changed or self._behind or self._background is None or not self.isVisible():
+            self._draw_all()
             return
         self.canvas.restore_region(self._background)  # type: ignore[no-untyped-call]
         self._draw_lines()
@@ -300,21 +318,28 @@ class KineticsPanel(QWidget):
         """Sliders at the settings of the open case."""
         self._case = self._controller.workspace.case
         settings, tile_data = self._settings(), self._controller.workspace.tile_data
-        clear(self._rows)
-        clear(self._more_rows)
-        self.sliders = {}
-        for spec in slider_specs(self.model, default_density(tile_data.parameters)):
-            slider = _Slider(spec, getattr(settings, spec.name, spec.default))
-            slider.moved.connect(self._changed)
-            slider.refused.connect(self._refuse)
-            (self._rows if spec.first else self._more_rows).addWidget(slider)
-            self.sliders[spec.name] = slider
-        calm_wheel(self)
+        specs = slider_specs(self.model, default_density(tile_data.parameters))
+        if specs != [slider.spec for slider in self.sliders.values()]:
+            self._make_sliders(specs)
+        for name, slider in self.sliders.items():
+            slider.show_value(getattr(settings, name, slider.spec.default))
+            slider.show_verdict(None)
         self.times.setText(str(getattr(settings, "imaging_times", "")))
         self.compute.setVisible(SURFACE in self.sliders)
         self.shares.hide()
         self._start = self.values(), self.times.text()
         self._changed()
+
+    def _make_sliders(self, specs: Sequence[SliderSpec]) -> None:
+        clear(self._rows)
+        clear(self._more_rows)
+        self.sliders = {}
+        for spec in specs:
+            slider = self.sliders[spec.name] = _Slider(spec)
+            slider.moved.connect(self._changed)
+            slider.refused.connect(self._refuse)
+            (self._rows if spec.first else self._more_rows).addWidget(slider)
+        calm_wheel(self)
 
     def _settings_changed(self, *_: object) -> None:
         """Follow settings that were changed elsewhere, but not over what is being tried."""

@@ -206,6 +206,7 @@ class StepPage(Page):
         self._results: dict[str, str] = {}
         self._running = ""
         self._busy = False
+        self._behind = False
         self.confirm_reset: Callable[[str], bool] = lambda _: True
         self.models: Callable[[Step[Any]], Mapping[str, str]] = lambda _: {}
 
@@ -306,6 +307,8 @@ class StepPage(Page):
         """Show or hide the body; closing the page ends its preview."""
         if not opened and self.body is not None:
             self.preview_box.setChecked(False)
+        elif opened and self._behind:
+            self._show_body()
         super().set_open(opened)
 
     def fill(self) -> None:
@@ -320,12 +323,14 @@ class StepPage(Page):
         running: str,
         busy: bool,
     ) -> None:
-        """Show the current settings and status."""
+        """Show the current settings and status; those of a closed page when it is opened."""
         self._recipe, self._states, self._results = recipe, states, results
         self._running, self._busy = running, busy
         self._show()
-        if self.body is not None:
+        if self.is_open:
             self._show_body()
+        else:
+            self._behind = self.body is not None
 
     def _known(self) -> list[StepStatus]:
         return [self._states[name] for name in self.names if name in self._states]
@@ -345,6 +350,7 @@ class StepPage(Page):
         return "" if state.word == "missing" else state.reason
 
     def _show_body(self) -> None:
+        self._behind = False
         for name, section in self.sections.items():
             if name in self._recipe:
                 section.form.show_value(self._recipe[name])
