@@ -286,8 +286,16 @@ class House:
         """Functions that numba compiles, directly or by a decorator of the package."""
         makers = {"njit", "jit", "vectorize", "guvectorize", "stencil"}
         for module in self.modules.values():
+            # A decorator may hand the function to an object that calls numba later.
+            calls = ["njit("]
+            calls += [
+                f"{node.name}("
+                for node in module.tree.body
+                if isinstance(node, ast.ClassDef) and "njit(" in ast.unparse(node)
+            ]
             for node in module.tree.body:
-                if isinstance(node, Function) and "njit(" in ast.unparse(node):
+                text = ast.unparse(node) if isinstance(node, Function) else ""
+                if isinstance(node, Function) and any(call in text for call in calls):
                     makers.add(node.name)
                 elif isinstance(node, ast.Assign) and re.search(
                     r"\bnjit\b", ast.unparse(node.value)

@@ -107,3 +107,15 @@ def test_old_words_are_found_in_texts_and_names(tmp_path):
         },
     )
     assert len(house.old_words()) == 3
+
+
+def test_compiled_functions_are_found_behind_a_decorator_that_compiles_later(tmp_path):
+    house = written(
+        tmp_path,
+        {
+            "core/compiled.py": "class _Later:\n    def made(self): return numba.njit(self.f)\n"
+            "def compiled(f):\n    return _Later(f)\n",
+            "core/a.py": "@compiled\ndef loop(): ...\ndef plain(): ...\n",
+        },
+    )
+    assert house.compiled_functions() == ["core.a.loop"]
