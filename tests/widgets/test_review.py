@@ -74,7 +74,11 @@ def test_review_in_and_out_and_one_selection(qtbot, dock, opened, own_cohort):
     assert dock.side_by_side._maps()[0].visible
     square = dock.side_by_side._marks[0].data
     np.testing.assert_allclose(square[0, 0], centre - tile_data.stride_um / 2)
+    dock.viewer.layers.remove(dock.board.layer("CAIX"))
+    list(dock.board._slide_comes("caix", dock.board.slides["caix"]))  # while the maps are shown
+    assert dock.board.layer("CAIX") is None
     dock.side_by_side.leave()
+    qtbot.waitUntil(lambda: dock.board.layer("CAIX") is not None, timeout=10_000)
     dock.workspace.tile_data = with_intervals(tile_data)  # other results: other maps
     assert not set(cells) & set(dock.viewer.layers)
 

@@ -112,6 +112,7 @@ class CaseLayers(QObject):
         self._layers: dict[str, Layer] = {}
         self._slide_names = frozenset(STAIN_TITLES.values())
         self._slide_specs: dict[str, LayerSpec] = {}
+        self._holding, self._held = False, list[tuple[str, LazySlide]]()
         self._turns = Turns(self)
         self._left_one = False
         self._changed_soon = QTimer(self)
@@ -289,6 +290,9 @@ class CaseLayers(QObject):
         """Show a slide, in a turn of the event loop of its own."""
         if self.slides.get(stain) is not lazy:
             return
+        if self._holding:
+            self._held.append((stain, lazy))
+            return
         self._put_slide(STAIN_TITLES[stain])
         attend(lazy, self.viewer, closing=False)
         self._tell_damage(lazy, f"{STAIN_TITLES[stain]} slide", "the canvas stays blurred there")
@@ -296,6 +300,14 @@ class CaseLayers(QObject):
             self.viewer.reset_view()
         self.changed.emit()
         yield
+
+    def hold_slides(self, hold: bool) -> None:
+        """Let slides that come wait while maps are side by side: they would cover the first one."""
+        self._holding = hold
+        if not hold:
+            held, self._held = self._held, []
+            for stain, lazy in held:
+                self._turns.add(self._slide_comes(stain, lazy))
 
     def _put_slide(self, title: str) -> Layer:
         """Add the layer of a slide below all overlays, at its place among the slides."""

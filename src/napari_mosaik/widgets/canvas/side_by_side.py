@@ -98,6 +98,7 @@ class SideBySide(Layout):
 
     def arrange(self, before: LayoutState) -> None:
         """Hide the layers and show the maps one after another, as large as the canvas allows."""
+        self.board.hold_slides(True)
         if not all(is_there(self.viewer, layer) for layer in self._cells):
             self._drop()
         with in_one_update(self.viewer):
@@ -174,6 +175,7 @@ class SideBySide(Layout):
         """Hide the maps and show the layers again; what is not shown yet is left."""
         self._turns.stop()
         self._notice.hide()
+        self.board.hold_slides(False)
         self.link.marked_elsewhere = False
         self._fit_soon.cancel()
         with in_one_update(self.viewer):
