@@ -112,6 +112,8 @@ def test_code_windows_hold_the_neighbours_and_5_elsewhere():
     assert windows[2, 0, 4, 4] == 0
     assert windows[2, 0, 4, 6] == INVALID_CODE
     assert windows[2, 1, 6, 6] == 0
+    assert windows[2, 0, 4, 5] == 1  # the tile above, and none to the left
+    assert windows[2, 0, 5, 4] == INVALID_CODE
     assert (windows[:, 0] != INVALID_CODE).sum() == 25
     with pytest.raises(InputError, match=r"0\.\.5"):
         code_windows(grid, codes + 2)
