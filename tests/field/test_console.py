@@ -219,6 +219,26 @@ def test_too_little_memory_is_one_line(capsys, monkeypatch, tmp_path):
     assert "Unable to allocate 36.0 GiB" in error
 
 
+def test_a_library_without_room_in_memory_is_one_line(capsys, monkeypatch, tmp_path):
+    def refuse(*_, **__):
+        try:
+            raise OSError("libllvmlite.so: failed to map segment from shared object")
+        except OSError:
+            raise OSError("Could not find/load shared object file") from None
+
+    monkeypatch.setattr("napari_mosaik.cli.slide._described", refuse)
+    code, error = call(capsys, "slide", tmp_path / "file.tif")
+    assert (code, error.count("\n")) == (2, 1)
+    assert "the memory of this computer is not enough" in error
+
+    def broken(*_, **__):
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr("napari_mosaik.cli.slide._described", broken)
+    with pytest.raises(RuntimeError, match="broken"):
+        main(["slide", str(tmp_path / "file.tif")])
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

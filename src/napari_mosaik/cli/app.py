@@ -92,18 +92,29 @@ def _run(arguments: list[str] | None) -> int:
     except SystemExit as end:
         # typer ends so where the reader of a pipe (`| head`) has ended: no error.
         return 0 if isinstance(end.__context__, BrokenPipeError) else int(end.code or 0)
-    except MemoryError as error:
-        _report(
-            f"the memory of this computer is not enough ({error or 'allocation failed'}); close "
-            "other programs or give a smaller region"
-        )
-    except OSError as error:
-        if error.errno is None:
-            raise
-        from napari_mosaik.io.files import operating_system_message
+    except Exception as error:
+        if _lacks_memory(error):
+            _report(
+                f"the memory of this computer is not enough ({error or 'allocation failed'}); "
+                "close other programs or give a smaller region"
+            )
+        elif isinstance(error, OSError) and error.errno is not None:
+            from napari_mosaik.io.files import operating_system_message
 
-        _report(operating_system_message(error))
+            _report(operating_system_message(error))
+        else:
+            raise
     return 2
+
+
+def _lacks_memory(error: BaseException | None) -> bool:
+    """Whether memory was refused, also to a library that was loaded or a thread that began."""
+    words = ("failed to map segment", "cannot allocate memory", "can't start new thread")
+    while error is not None:
+        if isinstance(error, MemoryError) or any(word in str(error).lower() for word in words):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _report_usage(error: Any) -> None:
