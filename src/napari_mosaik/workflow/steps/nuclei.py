@@ -59,8 +59,6 @@ _PART_PX = 1216
 _BESIDE_PX = 32
 """Nuclei are looked for in the tissue and up to so many pixels of the network beside it."""
 _SAMPLED_BLOCKS, _STRIDE = 192, 2
-_NETWORK_SAMPLED = 0.02
-"""Share of the time (fraction of 1) before a network looks for nuclei."""
 _READING = 0.1
 """Time of a pixel that is only read beside that of one in which nuclei are looked for."""
 _MIN_RANGE = 12.0
@@ -96,7 +94,7 @@ def _body(inputs: StepContext, params: NucleiParams) -> Generator[Progress, None
             tissue,
             find,
             "finding nuclei",
-            start=_NETWORK_SAMPLED if is_network else 0.05,
+            start=0.05,
             stop=0.94,
             at_once=_blocks_at_once() if is_network else 0,
             weights=_weights([blocks[index] for index in tissue], near),
@@ -175,7 +173,6 @@ def _network(
         mask,
         n_blocks=_SAMPLED_BLOCKS,
         stride=_STRIDE,
-        stop=_NETWORK_SAMPLED,
     )
     low, high = intensity_range(pixels)
     if high - low < _MIN_RANGE:
