@@ -1,6 +1,7 @@
 """The page Dose what-if: plans that are kept, computed and compared, and current numbers."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -157,7 +158,7 @@ def test_a_plan_is_computed_shown_and_no_longer_shown_when_it_is_not_current(
     grid = dock.workspace.tile_data.grid
     dock.viewer.cursor.position = tuple(grid.centres_um[tile])
     dock.canvas._read()
-    words = dock.viewer.canvas.overlays.text.text.replace("\n", " · ")
+    words = re.sub("\xa0*\n", " · ", dock.viewer.canvas.overlays.text.text)
     assert words.startswith(f"tile {tile} · ")
     assert view.reading(tile) in words
 

@@ -210,3 +210,19 @@ def test_what_is_computed_live_is_shown_and_removed_in_one_update(dock: Any) -> 
     two.end()
     assert times == [1, 1]
     assert not set("ab") & {layer.name for layer in viewer.layers}
+
+
+def test_the_words_of_the_readout_stay_in_their_box(dock: Any, qtbot: Any) -> None:
+    from napari_mosaik.widgets.canvas.link import _folded
+
+    overlay = dock.viewer.canvas.overlays.text
+    overlay.text = _folded("tile 1521 · neoplastic 91 % · SUV 1.39 measured, 1.10 predicted")
+    overlay.visible = True
+    drawn = dock.viewer.window._qt_viewer.canvas._viewer_overlay_to_visual[overlay][0]
+    qtbot.waitUntil(lambda: drawn.node._vertices_data is not None)
+    pixels = drawn.node._font_size / 72 * drawn.node.transforms.dpi
+    places = drawn.node._vertices_data["a_position"][:, 0].reshape(-1, 4)
+    words = [n for n, letter in enumerate(overlay.text.replace("\n", "")) if letter != "\xa0"]
+    assert len(places) >= len(overlay.text.replace("\n", ""))  # lines end with empty ones
+    assert places[words].max() * pixels < drawn.x_size
+    overlay.visible = False

@@ -145,7 +145,10 @@ class CanvasLink(ToolHost):
 
 
 def _folded(line: str) -> str:
-    """Break a readout into lines that leave room for scale bar and magnification."""
+    """Break a readout into lines that leave room for scale bar and magnification.
+
+    napari's box is up to a fiftieth narrower than a line that is drawn: blanks make up for it.
+    """
     lines = [""]
     for part in line.split(_BETWEEN):
         longer = f"{lines[-1]}{_BETWEEN}{part}" if lines[-1] else part
@@ -153,7 +156,7 @@ def _folded(line: str) -> str:
             lines.append(part)
         else:
             lines[-1] = longer
-    return "\n".join(lines)
+    return "\n".join(one + "\N{NO-BREAK SPACE}" * (len(one) // 16) for one in lines)
 
 
 def square_lines(centre_um: Any, size_um: float) -> Any:
