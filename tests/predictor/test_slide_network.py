@@ -34,6 +34,7 @@ from napari_mosaik.predictor.scene import (
     code_variability,
     scanner_blur,
 )
+from napari_mosaik.predictor.surroundings import slide_columns
 from napari_mosaik.predictor.training import (
     _class_loss,
     _member_seed,
@@ -240,6 +241,13 @@ def test_a_missing_parameter_is_the_median_of_the_training_tiles(scene):
         first = network(replace(scene, columns=missing)).suv_norm
         second = network(replace(scene, columns=filled)).suv_norm
     torch.testing.assert_close(first, second)
+
+
+def test_what_fills_a_gap_is_the_median_of_the_tiles_that_train(model, small_cases):
+    columns = np.concatenate([slide_columns(case, FWHM_UM)[case.measured] for case in small_cases])
+    assert np.isnan(columns).any()
+    median = model.weights["0.column_median"]
+    np.testing.assert_allclose(median, np.nanmedian(columns, axis=0), rtol=1e-5, atol=1e-8)
 
 
 @pytest.mark.parametrize("step", [1, 4])
