@@ -72,7 +72,7 @@ def test_nothing_of_the_identity_is_stored(case, series):
 
 def test_another_patient_is_refused_or_confirmed(case, series, tmp_path):
     other = case_of(tmp_path / "B8", patient="patient 2")
-    with pytest.raises(InputError, match="knows 'patient 2': confirm with same_patient"):
+    with pytest.raises(InputError, match="is of 'patient 2': confirm with same_patient"):
         open_series(other, [series])
     volume = open_series(other, [series], same_patient=True)
     add_invivo(other, [measure_invivo(other, volume, SPHERE, "tumour").value])
