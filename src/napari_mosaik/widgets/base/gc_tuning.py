@@ -44,6 +44,9 @@ __all__ = [
 _MODULES = (
     "matplotlib.colors",
     "scipy.ndimage",
+    "scipy.stats",
+    "scipy.integrate",
+    "pandas",
     "shapely",
     "matplotlib.backends.backend_qtagg",
     "pydicom",
