@@ -247,7 +247,7 @@ class Studio:
         self.until(lambda: len(document) > n)
         dock.annotate.live_box.setChecked(True)
         self.viewer.scene.camera.zoom /= 2.5
-        self.until(lambda: "2 cases in all" in dock.annotate.live_line.text())
+        self.until(lambda: " in all, " in dock.annotate.live_line.text())
         self.until(lambda: not dock.annotate.live._busy)
         self.shoot("correct_region", small=True)
         dock.annotate.live_box.setChecked(False)
