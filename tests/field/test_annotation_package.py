@@ -275,3 +275,13 @@ def test_a_merge_that_is_killed_is_whole_or_absent_and_is_repeated(case, packed,
     assert len(reader_documents(case)["Dr. Müller"].shapes) == 2
     readers = [shape.properties["reader"] for shape in case.annotations("he")]
     assert sorted(readers) == ["Ben", "Ben", "Dr. Müller", "Dr. Müller"]
+
+
+def test_a_file_that_states_another_slide_corrects_nothing(packed, tmp_path, capsys):
+    other = made(tmp_path, "B2", seed=1)
+    words = ("correct", other.root, packed, "--what", "tissue_he", "--kind", "remove")
+    assert call(*words, "--reader", "Ben") == 2
+    told = capsys.readouterr().err
+    assert "made for another slide" in told
+    assert "nothing was corrected" in told
+    assert not (other.root / "readers").exists()
