@@ -110,8 +110,7 @@ class Walk:
         self.busy_panning: list[float] = []
         self._here: list[float] = []
         self._busy: list[float] = []
-        self._last = time.perf_counter()
-        self._last_cpu = time.thread_time()
+        self._last = self._last_cpu = 0.0
         self.watch = Watch(self) if why else None
         self.now = "start"
         self._timer = QTimer()
@@ -119,6 +118,7 @@ class Walk:
         self._timer.timeout.connect(self._tick)
         if not opened:
             self.run_for(1.0)
+        self._last, self._last_cpu = time.perf_counter(), time.thread_time()
         self._timer.start(TICK_MS)
 
     def _drew(self, _event: Any) -> None:
