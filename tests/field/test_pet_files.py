@@ -668,11 +668,14 @@ def test_a_quaternion_factor_of_zero_is_one(tmp_path):
     assert not np.array_equal(slices[-1.0], slices[1.0])
 
 
-def test_an_intercept_that_is_no_number_is_none(tmp_path):
-    path = with_header(nifti(tmp_path / "a.nii", slope=2.0), (116, "f", float("nan")))
-    values = open_pet(path, slice_index=0, unit="Bq/mL").raster.values
-    assert np.isfinite(values).all()
-    assert values.max() == 2 * VALUES[0].max()
+@pytest.mark.parametrize("intercept", [float("nan"), float("inf")])
+def test_an_intercept_that_is_no_number_is_refused(tmp_path, intercept):
+    path = with_header(nifti(tmp_path / "a.nii", slope=2.0), (116, "f", intercept))
+    with pytest.raises(InputError, match=f"slope of 2 beside an intercept of {intercept}; write"):
+        open_pet(path, slice_index=0, unit="Bq/mL")
+    path = with_header(nifti(tmp_path / "b.nii", slope=0.0), (116, "f", intercept))
+    values = open_pet(path, slice_index=0, unit="Bq/mL").raster.values  # not scaled at all
+    np.testing.assert_array_equal(values, VALUES[0])
 
 
 def test_negative_voxel_sizes_are_sizes(tmp_path):

@@ -60,6 +60,7 @@ class NiftiSeries:
         data, after = _content(path)
         self._head = _head(data, path)
         stored = self._values(data)
+        self._scale = _scale(self._head, path.name)
         sizes, source, axes = _geometry(self._head, path.name)
         code = int(self._head["units"]) & 7
         if code not in _UM:
@@ -147,10 +148,8 @@ class NiftiSeries:
         return np.frombuffer(data, kind, count, start).reshape(shape, order="F")
 
     def _scaled(self, stored: NDArray[Any]) -> FloatArray:
-        slope, intercept = float(self._head["slope"]), float(self._head["intercept"])
-        if slope == 0 or not np.isfinite(slope):  # NIfTI: no scaling
-            return np.asarray(stored, np.float64)
-        return np.asarray(stored, np.float64) * slope + (intercept if np.isfinite(intercept) else 0)
+        slope, intercept = self._scale
+        return np.asarray(stored, np.float64) * slope + intercept
 
 
 def _content(path: Path) -> tuple[bytes, int]:
@@ -212,6 +211,19 @@ def _layout(head: dict[str, Any], name: str) -> tuple[tuple[int, ...], np.dtype[
     if math.prod(shape) > _MAX_VALUES:
         raise InputError(f"{name} states {shape} values, which is not plausible")
     return shape, np.dtype(head["order"] + _TYPES[code]), int(min(first, 1e15))
+
+
+def _scale(head: dict[str, Any], name: str) -> tuple[float, float]:
+    """Slope and intercept of the values; a slope of zero, or that is no number, means none."""
+    slope, intercept = float(head["slope"]), float(head["intercept"])
+    if slope == 0 or not math.isfinite(slope):
+        return 1.0, 0.0
+    if not math.isfinite(intercept):
+        raise InputError(
+            f"{name} states a slope of {slope:g} beside an intercept of {intercept}; write the "
+            "header again"
+        )
+    return slope, intercept
 
 
 def _end(head: dict[str, Any], name: str) -> int:
