@@ -11,7 +11,7 @@ from filelock import FileLock
 
 # Threads that wait for one another must not occupy the cores that the other test process needs:
 # small operations of a network take a hundred times as long otherwise.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 # The first example may compile kernels: no example has a time limit.
 hypothesis.settings.register_profile("mosaik", deadline=None)

@@ -78,7 +78,7 @@ def test_waiting_threads_leave_the_processor_to_others(monkeypatch):
         ).stdout.strip()
 
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-    assert policy() == "PASSIVE"
+    assert policy() == "passive"
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
     assert policy() == "ACTIVE"
 

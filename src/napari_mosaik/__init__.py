@@ -9,8 +9,9 @@ from types import ModuleType
 from typing import Any
 
 # OpenMP threads that wait for work must not take the processor from other programs: beside one
-# they made a training several times slower.  It is read when torch or scikit-learn is loaded.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# they made a training several times slower.  It is read when torch or scikit-learn is loaded, in
+# small letters: in a Turkish locale "PASSIVE" is another word, and the library complains.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "open_case", "phantom", "run"]

@@ -212,7 +212,8 @@ def test_two_times_of_injection_in_a_dicom_file(tmp_path):
     document = suv_of_files([near], "bw", {})
     assert any("check both" in text for text in document["warnings"])
     short = drug(RadionuclideHalfLife=6586.2, RadiopharmaceuticalStartDateTime="20240316083000")
-    short.RadionuclideCodeSequence[0].CodeMeaning = "^18^Fluorine"
+    coded = short.RadionuclideCodeSequence[0]
+    coded.CodeValue, coded.CodeMeaning = "C-111A1", "^18^Fluorine"
     short.RadiopharmaceuticalStartTime = "063000"
     far = saved(tmp_path, dataset(RadiopharmaceuticalInformationSequence=[short]), "far.dcm")
     with pytest.raises(InputError, match=r"check both .* give injected"):
@@ -634,7 +635,7 @@ CONTRADICTIONS = [  # a day too early; a date whose time of day was removed; two
 def test_more_contradictions_of_a_dicom_file(tmp_path, medicine, changes, message):
     if "RadionuclideHalfLife" in medicine:
         code = drug().RadionuclideCodeSequence
-        code[0].CodeMeaning = "^18^Fluorine"
+        code[0].CodeValue, code[0].CodeMeaning = "C-111A1", "^18^Fluorine"
         medicine = medicine | {"RadionuclideCodeSequence": code}
     with pytest.raises(InputError, match=message):
         of_dicom(tmp_path, None, medicine, **changes)

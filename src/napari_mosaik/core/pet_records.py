@@ -20,6 +20,7 @@ __all__ = [
     "PetHeader",
     "PetImage",
     "PetUnit",
+    "canonical_nuclide",
     "record_problem",
     "record_unit",
     "renamed_items",
@@ -31,6 +32,15 @@ HALF_LIFE_H = {
     "Y-86": 14.74, "I-124": 100.224, "I-131": 192.6, "Y-90": 64.05, "In-111": 67.31,
 }  # fmt: skip
 """Physical half-lives of the known nuclides, h (NNDC NuDat 3)."""
+
+_ELEMENTS = {
+    "zirconium": "Zr", "fluorine": "F", "lutetium": "Lu", "actinium": "Ac", "gallium": "Ga",
+    "copper": "Cu", "carbon": "C", "iodine": "I", "oxygen": "O", "nitrogen": "N", "yttrium": "Y",
+    "scandium": "Sc", "indium": "In", "technetium": "Tc", "rubidium": "Rb", "terbium": "Tb",
+    "zirkonium": "Zr", "zirconio": "Zr", "fluor": "F", "fluoro": "F", "kohlenstoff": "C",
+    "kupfer": "Cu", "cuivre": "Cu", "rame": "Cu", "galio": "Ga", "gallio": "Ga",
+    "iod": "I", "iode": "I", "sauerstoff": "O", "stickstoff": "N", "azote": "N",
+}  # fmt: skip
 
 DecayCorrection = Literal["START", "ADMIN", "NONE"]
 PetUnit = Literal["Bq/mL", "kBq/mL", "MBq/mL", "nCi/mL", "µCi/mL", "g/mL", "cm²/mL"]
@@ -44,6 +54,20 @@ BASE_UNITS: dict[str, tuple[PetUnit, float]] = {
 
 def _amount(title: str, description: str) -> Any:
     return Field(None, gt=0, allow_inf_nan=False, title=title, description=description)
+
+
+def canonical_nuclide(name: str) -> str:
+    """The nuclide as "Zr-89", from "89Zr", "^89^Zirconium", "[89Zr]Zr-DFO"...; else unchanged."""
+    pairs = re.findall(r"(?<!\d)(\d{1,3}m?)[\s^\]-]*([A-Za-z]+)", name)
+    pairs += [pair[::-1] for pair in re.findall(r"([A-Za-z]+)[\s^\[-]*(\d{1,3}m?)(?!\d)", name)]
+    symbols = {*_ELEMENTS.values(), *(known.partition("-")[0] for known in HALF_LIFE_H)}
+    elements = [(_ELEMENTS.get(word.lower(), word.capitalize()), mass) for mass, word in pairs]
+    found = {f"{element}-{mass}" for element, mass in elements if element in symbols}
+    if len(found := found & set(HALF_LIFE_H) or found) == 1:  # "89Zr-C225" is not carbon
+        return found.pop()
+    letters = "".join(re.findall(r"[A-Za-z]+", name)).capitalize()
+    digits = "".join(re.findall(r"\d+", name))
+    return f"{letters}-{digits}" if letters and digits else name
 
 
 class InjectionRecord(BaseModel):

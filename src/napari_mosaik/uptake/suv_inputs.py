@@ -10,7 +10,12 @@ from typing import Any, Literal
 import numpy as np
 
 from napari_mosaik.core.errors import InputError
-from napari_mosaik.core.pet_records import HALF_LIFE_H, InjectionRecord, PetHeader
+from napari_mosaik.core.pet_records import (
+    HALF_LIFE_H,
+    InjectionRecord,
+    PetHeader,
+    canonical_nuclide,
+)
 from napari_mosaik.uptake.body_size import checked_height_cm, checked_weight_kg
 from napari_mosaik.uptake.suv import (
     checked_dose_mbq,
@@ -25,7 +30,6 @@ __all__ = [
     "SUV_FILE_UNITS",
     "TERM_ITEMS",
     "ValueSource",
-    "canonical_nuclide",
     "implausible",
     "merge_injection_and_header",
 ]
@@ -47,11 +51,6 @@ TERM_ITEMS: tuple[tuple[str, str, str], ...] = (
     ("height_cm", "height", "cm"),
     ("sex", "sex", ""),
 )
-_ELEMENTS = {
-    "zirconium": "Zr", "fluorine": "F", "lutetium": "Lu", "actinium": "Ac", "gallium": "Ga",
-    "copper": "Cu", "carbon": "C", "iodine": "I", "oxygen": "O", "nitrogen": "N", "yttrium": "Y",
-    "scandium": "Sc", "indium": "In", "technetium": "Tc",
-}  # fmt: skip
 SUV_FILE_UNITS = {"g/mL", "cm²/mL"}
 _UNIT_GIVEN = "The file states no unit; the given unit {} is used."
 _DECAY_TOLERANCE = 0.01
@@ -81,20 +80,6 @@ _HUMAN_BODY_MASS_INDEX = (10.0, 70.0)
 _MIN_HUMAN_KG = 1.0
 _SAME_S = 1.0
 _FIRST_YEAR = 1975
-
-
-def canonical_nuclide(name: str) -> str:
-    """The nuclide as "Zr-89", from "89Zr", "^89^Zirconium", "[89Zr]Zr-DFO"...; else unchanged."""
-    pairs = re.findall(r"(\d{1,3}m?)[\s^\]-]*([A-Za-z]+)", name)
-    pairs += [pair[::-1] for pair in re.findall(r"([A-Za-z]+)[\s^\[-]*(\d{1,3}m?)", name)]
-    symbols = {*_ELEMENTS.values(), *(known.partition("-")[0] for known in HALF_LIFE_H)}
-    elements = [(_ELEMENTS.get(word.lower(), word.capitalize()), mass) for mass, word in pairs]
-    found = {f"{element}-{mass}" for element, mass in elements if element in symbols}
-    if len(found) == 1:
-        return found.pop()
-    letters = "".join(re.findall(r"[A-Za-z]+", name)).capitalize()
-    digits = "".join(re.findall(r"\d+", name))
-    return f"{letters}-{digits}" if letters and digits else name
 
 
 def _header_values(header: PetHeader) -> dict[str, Any]:
@@ -185,6 +170,8 @@ def _resolve_nuclide(
         values["nuclide"] = canonical_nuclide(values["nuclide"])
         return
     half_life = values["half_life_h"]
+    if (reason := header.unclear.get("nuclide")) and sources["half_life_h"] != "user":
+        raise InputError(f"{reason}; give nuclide")
     if half_life is None:
         values["nuclide"] = ""
         return
@@ -199,7 +186,13 @@ def _belongs(half_life_h: float, nuclide: str) -> bool:
 def _check_of_unknown(nuclide: str, given: float, sources: dict[str, ValueSource]) -> None:
     """Refuse a half-life, h, of no known nuclide that is one in another unit, or of another one."""
     other = next((n for n in HALF_LIFE_H if _belongs(given, n)), None)
-    if other and nuclide != "unknown" and sources["half_life_h"] != sources["nuclide"]:
+    foreign = re.fullmatch(r"[A-Za-z]{3,}-(\d+)m?", nuclide)  # no symbol of an element
+    other_mass = foreign is not None and other is not None and other.split("-")[1] != foreign[1]
+    if (
+        other
+        and nuclide != "unknown"
+        and (other_mass or sources["half_life_h"] != sources["nuclide"])
+    ):
         raise InputError(
             f"the half-life of {given:.6g} h is that of {other}, and the nuclide is '{nuclide}'; "
             f"give half_life_h of {nuclide}, or correct nuclide"

@@ -324,6 +324,7 @@ def _stored(frame: DicomFrame) -> NDArray[Any]:
         raise InputError(
             f"{frame.path.name}: an image of {rows:g} x {columns:g} pixels is not plausible"
         )
+    _check_bits(frame)
     try:
         dataset = pydicom.dcmread(frame.path, force=True)
         decode = _DECODERS.get(str(dataset.file_meta.get("TransferSyntaxUID", "")))
@@ -345,6 +346,16 @@ def _stored(frame: DicomFrame) -> NDArray[Any]:
             f"{rows:g} x {columns:g}"
         )
     return stored
+
+
+def _check_bits(frame: DicomFrame) -> None:
+    """Refuse values that do not begin at the lowest bit, as before DICOM 2004."""
+    high, bits = frame.number("HighBit"), frame.number("BitsStored")
+    if high is not None and bits is not None and high >= bits:
+        raise InputError(
+            f"{frame.path.name} states {high:g} as the highest of {bits:g} stored bits, counted "
+            "from 0: where the values begin is not known; export it again"
+        )
 
 
 def _losses(frame: DicomFrame) -> tuple[str, ...]:

@@ -189,18 +189,18 @@ def item_number(value: Any) -> float | None:
 def dicom_moment(date_or_both: Any, time: Any, zone: timezone | None) -> datetime | None:
     """A date with a time of day, or a DICOM date-time, with its own or the given zone.
 
-    None if either is missing: a time of day without a date is not used.
+    None if either is missing, or the minute: a time of day without a date is not used.
     """
     day, clock = str(date_or_both or "").strip(), str(time or "").strip()
     if re.fullmatch(r"\d{4}\.\d\d\.\d\d", day):  # as before 1993
         day = day.replace(".", "")
     text = day + re.sub(r"(?<=\d):(?=\d\d)", "", clock)
-    found = re.fullmatch(r"(\d{8})(\d{2})(\d{2})?(\d{2})?(?:\.(\d{1,9}))?([+-]\d{4})?", text)
+    found = re.fullmatch(r"(\d{8})(\d{2})(\d{2})(\d{2})?(?:\.(\d{1,9}))?([+-]\d{4})?", text)
     if found is None:
         return None
     day, hour, minute, second, fraction, offset = found.groups()
     try:
-        when = datetime.strptime(day + hour + (minute or "00"), "%Y%m%d%H%M")
+        when = datetime.strptime(day + hour + minute, "%Y%m%d%H%M")
     except ValueError:
         return None
     part = float(f"0.{fraction}") if fraction else 0.0

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, time, timedelta, timezone
 from typing import Any, Literal
 
 from napari_mosaik.core import InputError
-from napari_mosaik.core.pet_records import BASE_UNITS, PetHeader
+from napari_mosaik.core.pet_records import BASE_UNITS, PetHeader, canonical_nuclide
 from napari_mosaik.io.pet.dicom_file import DicomFrame, dicom_moment, dicom_zone, item_number
 from napari_mosaik.io.pet.sidecar import unit_named
 
@@ -19,6 +19,8 @@ __all__ = ["PixelMeaning", "SeriesTiming", "is_mapped", "pixel_meaning", "read_p
 _PHILIPS = "Philips PET Private Group"
 _LONGEST_SERIES = timedelta(hours=8)
 """No series of PET images goes on for longer."""
+_TALLEST_M, _LIGHTEST_KG = 2.6, 20.0
+"""Height of the tallest human; a number above the other is none in m, but may be a weight."""
 _SUV_KINDS: dict[str, Literal["bw", "lbm"]] = {
     "": "bw", "BW": "bw", "LBM": "lbm", "LBMJAMES128": "lbm", "LBMJANMA": "lbm",
 }  # fmt: skip
@@ -30,11 +32,15 @@ _FLAGS = {
     "DecayCorrected": "DECY", "AttenuationCorrected": "ATTN", "ScatterCorrected": "SCAT",
     "DeadTimeCorrected": "DTIM", "RandomsCorrected": "RAN",
 }  # fmt: skip
-_ELEMENTS = {
-    "FLUORINE": "F", "ZIRCONIUM": "Zr", "LUTETIUM": "Lu", "ACTINIUM": "Ac", "GALLIUM": "Ga",
-    "COPPER": "Cu", "CARBON": "C", "IODINE": "I", "OXYGEN": "O", "NITROGEN": "N",
-    "RUBIDIUM": "Rb", "YTTRIUM": "Y", "SCANDIUM": "Sc", "TERBIUM": "Tb", "INDIUM": "In",
+_NUCLIDES = {
+    "Zr-89": ("C-168A4", "63360001"), "F-18": ("C-111A1", "77004003"),
+    "C-11": ("C-105A1", "40565003"), "N-13": ("C-107A1", "21576001"),
+    "O-15": ("C-B1038", "129504001"), "Ga-68": ("C-131A3", "35337001"),
+    "Cu-64": ("C-127A2", "3932008"), "I-124": ("C-114A5", "40937006"),
+    "Y-86": ("C-162A3", "10738001"), "Y-90": ("C-162A7", "14691008"), "Sc-44": ("126600",),
+    "Rb-82": ("C-159A2", "79197006"),
 }  # fmt: skip
+"""The codes of DICOM's CID 4020: SNOMED's former and present ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +111,8 @@ def read_pet_header(timing: SeriesTiming, chosen: DicomFrame, meaning: PixelMean
         scanned=scanned,
         frame_duration_s=duration / 1000 if duration and duration > 0 else None,
         frame_reference_s=_reference_s(chosen, zone, scanned),
-        half_life_s=_drug_number(drug, "RadionuclideHalfLife"),
-        nuclide=_nuclide(drug),
+        half_life_s=_half_life_s(drug, unclear),
+        nuclide=_nuclide(drug, unclear),
         injected=injected,
         injected_clock=_clock_of(drug),
         dose_bq=None if "dose_mbq" in unclear else _dose_bq(drug, unclear),
@@ -215,7 +221,11 @@ def _injected(
     if drug is None:
         notes.append("the file does not describe the injection")
         return None
-    when = dicom_moment(drug.get("RadiopharmaceuticalStartDateTime"), None, zone)
+    stated = str(drug.get("RadiopharmaceuticalStartDateTime") or "").strip()
+    when = dicom_moment(stated, None, zone)
+    if when is None and stated:
+        unclear["injected"] = f"the file states '{stated}', which is no date with a time of day"
+        return None
     if when is None:
         if drug.get("RadiopharmaceuticalStartTime"):
             notes.append(
@@ -308,7 +318,25 @@ def _drug_number(drug: Any, keyword: str) -> float | None:
     return value if value and value > 0 else None
 
 
+def _is_text(raw: Any, name: str, what: str, unclear: dict[str, str]) -> bool:
+    """Whether the file states a text instead of a number, which is then asked for."""
+    if raw in (None, "") or item_number(raw) is not None:
+        return False
+    unclear[name] = f"the file states {what} '{raw}', which is not a number"
+    return True
+
+
+def _half_life_s(drug: Any, unclear: dict[str, str]) -> float | None:
+    raw = drug and drug.get("RadionuclideHalfLife")
+    if _is_text(raw, "half_life_h", "the half-life", unclear):
+        return None
+    return _drug_number(drug, "RadionuclideHalfLife")
+
+
 def _dose_bq(drug: Any, unclear: dict[str, str]) -> float | None:
+    raw = drug and drug.get("RadionuclideTotalDose")
+    if _is_text(raw, "dose_mbq", "the dose", unclear):
+        return None
     dose = _drug_number(drug, "RadionuclideTotalDose")
     if dose is not None and not 1e4 <= dose <= 1e12:
         unclear["dose_mbq"] = (
@@ -319,7 +347,12 @@ def _dose_bq(drug: Any, unclear: dict[str, str]) -> float | None:
 
 
 def _weight_kg(frame: DicomFrame, unclear: dict[str, str]) -> float | None:
-    weight = frame.number("PatientWeight")
+    if _is_text(frame.find("PatientWeight"), "weight_kg", "the weight", unclear):
+        return None
+    weight, height = frame.number("PatientWeight"), frame.number("PatientSize") or 0.0
+    if weight is not None and weight < _TALLEST_M and height > _LIGHTEST_KG:
+        unclear["weight_kg"] = f"the file states {weight:g} kg and {height:g} m: exchanged?"
+        return None
     if weight is not None and not 0 < weight <= 500:
         unclear["weight_kg"] = f"the file states {weight:g} kg, which is not plausible"
         return None
@@ -327,8 +360,10 @@ def _weight_kg(frame: DicomFrame, unclear: dict[str, str]) -> float | None:
 
 
 def _height_cm(frame: DicomFrame, unclear: dict[str, str]) -> float | None:
+    if _is_text(frame.find("PatientSize"), "height_cm", "the height", unclear):
+        return None
     height = frame.number("PatientSize")
-    if height is not None and not 0 < height <= 2.6:
+    if height is not None and not 0 < height <= _TALLEST_M:
         unclear["height_cm"] = f"the file states {height:g} m, which is not plausible (cm?)"
         return None
     return None if height is None else height * 100
@@ -339,13 +374,24 @@ def _sex(frame: DicomFrame) -> Literal["M", "F", "O"] | None:
     return known.get(frame.text("PatientSex"))
 
 
-def _nuclide(drug: Any) -> str | None:
-    """Element and mass number ("F-18") from the coded radionuclide, None if it is not clear."""
-    codes = None if drug is None else drug.get("RadionuclideCodeSequence")
-    text = str(codes[0].get("CodeMeaning", "")) if codes else ""
-    mass, words = re.search(r"\d{1,3}", text), re.findall(r"[A-Za-z]+", text)
-    for word in words:
-        symbol = _ELEMENTS.get(word.upper(), word if word in _ELEMENTS.values() else None)
-        if symbol and mass:
-            return f"{symbol}-{int(mass[0])}"
-    return None
+def _nuclide(drug: Any, unclear: dict[str, str]) -> str | None:
+    """The nuclide by its code, its meaning and the name of the drug; unclear where they differ."""
+    if drug is None:
+        return None
+    code = (drug.get("RadionuclideCodeSequence") or [{}])[0]
+    medicine = (drug.get("RadiopharmaceuticalCodeSequence") or [{}])[0]
+    value = str(code.get("CodeValue", "")).strip()
+    found = [name for name, codes in _NUCLIDES.items() if value in codes]
+    stated = {f"the code {value}": found[0]} if found else {}
+    for source in (code.get("CodeMeaning"), drug.get("Radiopharmaceutical"),
+                   medicine.get("CodeMeaning")):  # fmt: skip
+        name = canonical_nuclide(text := str(source or "").strip())
+        if re.fullmatch(r"[A-Z][a-z]?-\d{1,3}m?", name) or (
+            source == code.get("CodeMeaning") and re.search(r"\d", text) and not found
+        ):
+            stated[f"'{text}'"] = name
+    if len(names := list(dict.fromkeys(stated.values()))) > 1:
+        both = " and ".join(f"{name} by {source}" for source, name in stated.items())
+        unclear["nuclide"] = f"the file states {both}"
+        return None
+    return names[0] if names else None

@@ -1,0 +1,128 @@
+"""Inputs of the first hour: what vendors, editors and systems make of slides, PET and cases."""
+
+import pytest
+from pydicom.dataset import Dataset
+
+from napari_mosaik.core.errors import InputError
+from napari_mosaik.core.pet_records import HALF_LIFE_H, canonical_nuclide
+from napari_mosaik.io.pet import open_pet
+from napari_mosaik.workflow.suv import suv_of_files
+from tests.field.test_suv import DICOM_FACTOR, factor, of_dicom
+from tests.io.test_pet import PIXELS, dataset, saved
+
+
+# --- DICOM ---------------------------------------------------------------------------------------
+def code(value="", meaning=""):
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, "SRT", meaning
+    return {"RadionuclideCodeSequence": [item]}
+
+
+@pytest.mark.parametrize(
+    ("medicine", "said"),
+    [
+        (code("C-168A4"), ""),
+        (code("63360001"), ""),  # the same by the present codes of SNOMED
+        (code("", "Zirkonium-89"), ""),  # as a German workstation writes it
+        (code("C-168A4") | {"Radiopharmaceutical": "[89Zr]Zr-girentuximab"}, ""),
+        (code("C-111A1"), "78.41 h does not belong to F-18"),
+        (code("77004003"), "78.41 h does not belong to F-18"),
+        (code("C-111A1", "^89^Zirconium"), "F-18 by the code C-111A1 and Zr-89 by .*give nuclide"),
+        (code("C-168A4", "Fluor-18"), "Zr-89 by the code C-168A4 and F-18 by 'Fluor-18'"),
+        (code("", "Floor-18"), "78.41 h is that of Zr-89, and the nuclide is 'Floor-18'"),
+        (code("C-168A4") | {"Radiopharmaceutical": "18F-FDG"}, "and F-18 by '18F-FDG'"),
+        (code() | {"Radiopharmaceutical": "PSMA-1007 F18"}, "does not belong to F-18"),
+        (code() | {"Radiopharmaceutical": "PSMA-1007"}, ""),  # names no nuclide
+    ],
+)
+def test_a_nuclide_is_that_of_its_code_and_its_words(tmp_path, medicine, said):
+    if not said:
+        assert of_dicom(tmp_path, medicine=medicine)["factor"] == pytest.approx(DICOM_FACTOR, 1e-4)
+        return
+    with pytest.raises(InputError, match=said):
+        of_dicom(tmp_path, medicine=medicine)
+
+
+def test_a_code_without_a_half_life_takes_that_of_the_table(tmp_path):
+    path = saved(tmp_path, dataset())
+    ds = dataset()
+    del ds.RadiopharmaceuticalInformationSequence[0].RadionuclideHalfLife
+    ds.RadiopharmaceuticalInformationSequence[0].RadionuclideCodeSequence[0].CodeMeaning = ""
+    coded = saved(tmp_path, ds, "coded.dcm")
+    whole, found = (suv_of_files([one], "bw", {})["factor"] for one in (path, coded))
+    assert found == pytest.approx(whole, rel=1e-4)
+
+
+def test_the_user_settles_which_nuclide_it_is(tmp_path):
+    medicine = code("C-111A1", "^89^Zirconium")
+    for given in ({"nuclide": "Zr-89"}, {"half_life_h": HALF_LIFE_H["Zr-89"]}):
+        found = of_dicom(tmp_path, given, medicine)
+        assert found["factor"] == pytest.approx(DICOM_FACTOR, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("text", "nuclide"),
+    [("Zirkonium 89", "Zr-89"), ("Fluor-18", "F-18"), ("^82^Rubidium", "Rb-82"),
+     ("64-Kupfer", "Cu-64"), ("Iode-124", "I-124"), ("Galio 68", "Ga-68"),
+     ("89Zr-C225", "Zr-89"), ("18F-PSMA-1007", "F-18"), ("177Lu-PSMA-617", "Lu-177")],
+)  # fmt: skip
+def test_nuclides_in_other_languages(text, nuclide):
+    assert canonical_nuclide(text) == nuclide
+
+
+@pytest.mark.parametrize(
+    ("place", "text", "message"),
+    [
+        ("PatientWeight", "70,0", r"give weight_kg .*states the weight '70,0', which is not a"),
+        ("PatientWeight", "70 kg", r"give weight_kg .*'70 kg', which is not a number"),
+        ("RadionuclideTotalDose", "37 MBq", r"give dose_mbq .*the dose '37 MBq', which is not a"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Invalid value for VR DS")
+@pytest.mark.filterwarnings("ignore:A value of type")
+def test_a_text_where_a_number_belongs_is_shown_and_asked_for(tmp_path, place, text, message):
+    from pydicom import config
+
+    ds = dataset()
+    item = ds if place in ds else ds.RadiopharmaceuticalInformationSequence[0]
+    del item[place]
+    item.add_new(place, "LO", text)
+    path = saved(tmp_path, ds)
+    assert config.settings.reading_validation_mode == config.WARN
+    with pytest.raises(InputError, match=message):
+        suv_of_files([path], "bw", {})
+
+
+@pytest.mark.parametrize(
+    "stated", ["20240302083000Z", "2024-03-02T08:30:00", "2024030208", "202403", "yesterday"]
+)
+@pytest.mark.filterwarnings("ignore:Invalid value for VR DT")
+def test_a_moment_of_injection_that_is_incomplete_or_unreadable_is_asked_for(tmp_path, stated):
+    with pytest.raises(InputError, match=rf"give injected .*states '{stated}', which is no date"):
+        of_dicom(tmp_path, medicine={"RadiopharmaceuticalStartDateTime": stated})
+
+
+def test_a_series_that_states_the_hour_only_has_no_start(tmp_path):
+    with pytest.raises(InputError, match="the start of the scan is missing"):
+        of_dicom(tmp_path, SeriesTime="10", AcquisitionTime="10")
+
+
+def test_weight_and_height_that_are_exchanged_are_asked_for(tmp_path):
+    with pytest.raises(InputError, match=r"give weight_kg .*1\.75 kg and 70 m: exchanged\?"):
+        of_dicom(tmp_path, PatientWeight=1.75, PatientSize=70)
+
+
+def test_values_that_begin_above_the_lowest_bit_are_refused(tmp_path):
+    high = dataset(PixelRepresentation=0, BitsStored=12, HighBit=15)
+    high.PixelData = (PIXELS.astype("<u2") << 4).tobytes()
+    with pytest.raises(InputError, match="15 as the highest of 12 stored bits"):
+        open_pet(saved(tmp_path, high))
+    usual = dataset(PixelRepresentation=0, BitsStored=12, HighBit=11)
+    usual.PixelData = PIXELS.astype("<u2").tobytes()
+    assert open_pet(saved(tmp_path, usual)).raster.values.max() == PIXELS.max() * 2.5 - 1
+
+
+def test_a_foreign_word_for_a_nuclide_in_a_sidecar_beside_another_half_life(tmp_path):
+    words = {"TracerRadionuclide": "Floor-18", "RadionuclideHalfLife": 78.41 * 3600}
+    with pytest.raises(InputError, match="is that of Zr-89, and the nuclide is 'Floor-18'"):
+        factor(tmp_path, words)
