@@ -1,8 +1,14 @@
 """Inputs of the first hour: what vendors, editors and systems make of slides, PET and cases."""
 
+import json
+
+import numpy as np
 import pytest
+import tifffile
+from PIL import Image
 from pydicom.dataset import Dataset
 
+from napari_mosaik.cli import main
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.pet_records import HALF_LIFE_H, canonical_nuclide
 from napari_mosaik.io.pet import open_pet
@@ -126,3 +132,88 @@ def test_a_foreign_word_for_a_nuclide_in_a_sidecar_beside_another_half_life(tmp_
     words = {"TracerRadionuclide": "Floor-18", "RadionuclideHalfLife": 78.41 * 3600}
     with pytest.raises(InputError, match="is that of Zr-89, and the nuclide is 'Floor-18'"):
         factor(tmp_path, words)
+
+
+# --- slides --------------------------------------------------------------------------------------
+PICTURE = np.full((600, 700, 3), 240, np.uint8)
+PICTURE[100:500, 150:550] = np.random.default_rng(0).integers(90, 200, (400, 400, 3))
+CM = {"resolution": (20000, 20000), "resolutionunit": "CENTIMETER"}
+
+
+def slide_file(path, pixels=PICTURE, **more):
+    colour = "rgb" if pixels.ndim == 3 else "minisblack"
+    tifffile.imwrite(path, pixels, **({"photometric": colour, "metadata": None} | more))
+    return path
+
+
+def told(capsys, *arguments):
+    """Exit code, the JSON of the output, and standard error."""
+    with pytest.raises(SystemExit) as end:
+        main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return end.value.code or 0, captured.out, captured.err
+
+
+@pytest.mark.parametrize(
+    ("facts", "size"),
+    [
+        ("MPP = 0.25", 0.25),
+        ("MPP = 0,4990", 0.499),  # written where a comma is the decimal sign
+        ("MPP = 1,25", 1.25),
+        ("MPP = 0.25|MPP = 0.25", 0.25),
+        ("MPP = 0.25|MPP = 0.5", None),
+        ("MPP = 0", None),
+        ("MPP = nan", None),
+        ("AppMag = 40", None),
+    ],
+)
+def test_the_pixel_size_of_an_aperio_description(tmp_path, capsys, facts, size):
+    text = f"Aperio Image Library v12\r\n700x600 [0,0,700x600] (128x128) JPEG/RGB Q=70|{facts}"
+    path = slide_file(tmp_path / "a.svs", description=text, tile=(128, 128))
+    code, out, _ = told(capsys, "slide", path, "--json")
+    assert json.loads(out)["spacing_um"] == (None if size is None else [size, size])
+    assert code == (2 if size is None else 0)
+
+
+def test_an_aperio_description_beside_other_resolution_tags_is_a_doubt(tmp_path, capsys):
+    text = "Aperio Image Library v12\r\n700x600 (128x128) JPEG/RGB Q=70|MPP = 0.25"
+    path = slide_file(tmp_path / "a.svs", description=text, tile=(128, 128), **CM)
+    _, out, error = told(capsys, "slide", path, "--json")
+    assert "description states pixels of 0.25 x 0.25" in error
+    assert "resolution tags 0.5 x 0.5" in "".join(json.loads(out)["warnings"])
+
+
+@pytest.mark.parametrize(
+    ("name", "grey"), [("g.tif", True), ("g.png", True), ("c.tif", False), ("c.png", False)]
+)
+def test_a_grey_picture_is_a_doubt(tmp_path, capsys, name, grey):
+    path, pixels = tmp_path / name, PICTURE[..., 0] if grey else PICTURE
+    if path.suffix == ".png":
+        Image.fromarray(pixels).save(path)
+    else:
+        slide_file(path, pixels)
+    code, out, error = told(capsys, "slide", path, "--spacing", "0.5", "--json")
+    assert code == 0
+    assert ("the picture is grey" in error) == grey == bool(json.loads(out)["warnings"])
+
+
+@pytest.mark.parametrize(
+    ("name", "start", "words"),
+    [
+        ("he.tif.lnk", b"L\0\0\0\x01\x14\x02\0\0\0\0\0\xc0", "a Windows shortcut: give the file"),
+        ("he.tif", b"book\0\0\0\0mark", "a macOS alias: give the file"),
+        ("._he.tif", b"\0\5\x16\7\0\2\0\0Mac OS X", "macOS writes beside a file"),
+        ("he.url", b"[InternetShortcut]\r\nURL=x", "a web shortcut"),
+        (".he.tif.icloud", b"bplist00\xd2\1\2", "a placeholder of a file in the cloud: download"),
+        ("he.svg", b"<svg xmlns='x'/>", "a vector drawing"),
+        ("he.psd", b"8BPS\0\1", "a Photoshop picture"),
+    ],
+)
+def test_what_desktops_and_clouds_leave_in_place_of_a_file_is_named(
+    tmp_path, capsys, name, start, words
+):
+    path = tmp_path / name
+    path.write_bytes(start + bytes(900))
+    for command in (("slide", path), ("suv", path)):
+        code, _, error = told(capsys, *command)
+        assert (code, words in error, error.count("\n")) == (2, True, 1)

@@ -37,6 +37,15 @@ _BEGINNINGS: tuple[tuple[bytes, str], ...] = (
     (b"GIF8", "a GIF picture: save it as PNG or tiled TIFF"),
     (b"RIFF", "a WebP picture or a sound: save a picture as PNG or tiled TIFF"),
     (b"SQLite format 3", "a database"),
+    (b"L\x00\x00\x00\x01\x14\x02\x00", "a Windows shortcut: give the file that it leads to"),
+    (b"\x00\x05\x16\x07", "what macOS writes beside a file: give the file whose name lacks `._`"),
+    (b"book\x00\x00\x00\x00mark", "a macOS alias: give the file that it leads to"),
+    (b"[InternetShortcut]", "a web shortcut: download the file that it leads to"),
+    (b"bplist00", "a placeholder of a file in the cloud: download it first"),
+    (b"<svg", "a vector drawing: save it as PNG"),
+    (b"SIMPLE  =", "a FITS image: convert it to TIFF"),
+    (b"8BPS", "a Photoshop picture: save it as TIFF"),
+    (b"gimp xcf", "a GIMP picture: save it as TIFF"),
 )
 _NAMES = (
     (r"\.v$", "an ECAT file: convert it to NIfTI or DICOM"),

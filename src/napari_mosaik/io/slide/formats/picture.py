@@ -19,7 +19,7 @@ from napari_mosaik.io.slide.formats.registry import (
     SlideFormat,
     slide_only_suffixes,
 )
-from napari_mosaik.io.slide.read.colours import over_white, padding_whitened
+from napari_mosaik.io.slide.read.colours import GREY, over_white, padding_whitened
 from napari_mosaik.io.slide.types.pixel_size import pixels_per_unit_um
 from napari_mosaik.io.slide.types.tiles import Pixels, StoredLevel
 
@@ -62,6 +62,8 @@ class PictureSource:
                     f"the whole image is held in memory: {size:.0f} MiB while it is open; a tiled "
                     "TIFF of it needs far less"
                 )
+            if image.mode in ("1", "L", "LA"):
+                self.properties["warning"] = GREY
             profile = image.info.get("icc_profile")
         self._profile = profile if isinstance(profile, bytes) and profile else None
         self.levels: tuple[StoredLevel, ...] = (StoredLevel((height, width), (height, width)),)

@@ -22,7 +22,7 @@ from napari_mosaik.core import InputError
 from napari_mosaik.core.errors import SeveralPages
 from napari_mosaik.io.slide.formats.registry import OpenedFormat, SlideCandidate, SlideFormat
 from napari_mosaik.io.slide.formats.tiff_checks import check_directories, is_tiff, quiet_tifffile
-from napari_mosaik.io.slide.read.colours import colour_of
+from napari_mosaik.io.slide.read.colours import GREY, colour_of
 from napari_mosaik.io.slide.types.damage import disk_fault, first_line
 from napari_mosaik.io.slide.types.pixel_size import (
     aperio_facts,
@@ -257,7 +257,10 @@ def _facts(
         facts["vendor"] = "OME-TIFF"
     else:
         facts["vendor"] = "TIFF"
-    if int(page.photometric) == 1 and len(level.pages) * int(page.samplesperpixel) == 3:
+    samples = len(level.pages) * int(page.samplesperpixel)
+    if int(page.photometric) in (0, 1) and samples == 1:
+        facts["warning"] = GREY
+    elif int(page.photometric) == 1 and samples == 3:
         facts["warning"] = (
             "its three grey channels are taken as red, green and blue; a fluorescence image is no "
             "slide"
@@ -266,7 +269,8 @@ def _facts(
         facts["warning"] = "the header asks to turn or mirror the picture; it is shown as stored"
     unit = (tiff.imagej_metadata or {}).get("unit") if tiff.is_imagej else None
     tagged = tag_spacing_um(page, unit)
-    if tiff.is_ome and (doubt := two_sizes_doubt(spacing, tagged)):
+    where = "OME-XML" if tiff.is_ome else "the Aperio description"
+    if doubt := two_sizes_doubt(where, spacing, tagged):
         facts["warning"] = "\n".join(filter(None, (facts.get("warning"), doubt)))
     return spacing or tagged, facts
 

@@ -13,8 +13,10 @@ from napari_mosaik.core import InputError
 from napari_mosaik.core.compiled import compiled
 from napari_mosaik.io.slide.types.tiles import Pixels
 
-__all__ = ["argb_over_white", "colour_of", "over_white", "padding_whitened"]
+__all__ = ["GREY", "argb_over_white", "colour_of", "over_white", "padding_whitened"]
 
+GREY = "the picture is grey: a stained section has colours, and its stains cannot be separated"
+"""The doubt about a picture of one channel."""
 _BLACK = 4
 """Maximum value of black in any channel after JPEG compression."""
 _MIN_PADDING = 8

@@ -63,8 +63,10 @@ def aperio_facts(
     """
     if shape is not None and not _describes(description, shape):
         return None, {}
-    found = dict(re.findall(r"\|\s*(MPP|AppMag)\s*=\s*([0-9.eE+-]+)", description))
-    spacing = _positive(found.get("MPP"), found.get("MPP"))
+    stated = re.findall(r"\|\s*(MPP|AppMag)\s*=\s*([^|\r\n]+)", description)
+    found = {name: text.strip().replace(",", ".") for name, text in stated}
+    sizes = {_positive(text.replace(",", "."), 1.0) for name, text in stated if name == "MPP"}
+    spacing = _positive(found.get("MPP"), found.get("MPP")) if len(sizes) == 1 else None
     return spacing, {"objective": found["AppMag"]} if "AppMag" in found else {}
 
 
@@ -212,8 +214,8 @@ def _beside_objective(spacing: Spacing, objective: str | None) -> float:
     return max(spacing[0] / usual, usual / spacing[0])
 
 
-def two_sizes_doubt(stated: Spacing | None, tagged: Spacing | None) -> str:
-    """A sentence where OME-XML and the resolution tags state two possible sizes, µm; or ""."""
+def two_sizes_doubt(where: str, stated: Spacing | None, tagged: Spacing | None) -> str:
+    """A sentence where a text (*where*) and the tags state two possible sizes, µm; or ""."""
     if stated is None or tagged is None:
         return ""
     if not all(MIN_SPACING_UM <= size <= MAX_SPACING_UM for size in tagged):
@@ -221,7 +223,7 @@ def two_sizes_doubt(stated: Spacing | None, tagged: Spacing | None) -> str:
     if all(abs(b / a - 1) < _SQUARE - 1 for a, b in zip(stated, tagged, strict=True)):
         return ""
     return (
-        f"OME-XML states pixels of {stated[0]:.3g} x {stated[1]:.3g} µm, which are used, and the "
+        f"{where} states pixels of {stated[0]:.3g} x {stated[1]:.3g} µm, which are used, and the "
         f"resolution tags {tagged[0]:.3g} x {tagged[1]:.3g} µm; check the pixel size with the ruler"
     )
 
