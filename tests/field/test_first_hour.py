@@ -1,6 +1,8 @@
 """Inputs of the first hour: what vendors, editors and systems make of slides, PET and cases."""
 
 import json
+import os
+import re
 
 import numpy as np
 import pytest
@@ -11,10 +13,12 @@ from pydicom.dataset import Dataset
 from napari_mosaik.cli import main
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.pet_records import HALF_LIFE_H, canonical_nuclide
-from napari_mosaik.io.pet import open_pet
+from napari_mosaik.io.pet import open_pet, open_pet_slices
 from napari_mosaik.workflow.suv import suv_of_files
-from tests.field.test_suv import DICOM_FACTOR, factor, of_dicom
+from tests.field.test_suv import BY_WEIGHT, DICOM_FACTOR, factor, of_dicom
 from tests.io.test_pet import PIXELS, dataset, saved
+
+ON_POSIX = pytest.mark.skipif(os.sep != "/", reason="such a path is one of this system")
 
 
 # --- DICOM ---------------------------------------------------------------------------------------
@@ -217,3 +221,92 @@ def test_what_desktops_and_clouds_leave_in_place_of_a_file_is_named(
     for command in (("slide", path), ("suv", path)):
         code, _, error = told(capsys, *command)
         assert (code, words in error, error.count("\n")) == (2, True, 1)
+
+
+# --- folders and paths ---------------------------------------------------------------------------
+def series(folder, count=3):
+    folder.mkdir()
+    for place in range(count):
+        saved(folder, one_slice(place), f"IM{place}.dcm")
+    return folder
+
+
+def one_slice(place, **more):
+    number = {"SOPInstanceUID": f"1.2.3.{place}", "InstanceNumber": place + 1}
+    return dataset(ImagePositionPatient=[0, 0, 2.0 * place], **number, **more)
+
+
+def test_what_systems_leave_in_a_folder_is_no_slice(tmp_path):
+    folder = series(tmp_path / "ÄÖ🙂 100% 'x'")
+    (folder / "._IM0.dcm").write_bytes(b"\0\5\x16\7" + bytes(200))
+    (folder / "Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0" + bytes(99))
+    (folder / "desktop.ini").write_text("[x]")
+    (folder / "VIEWER.EXE").write_bytes(b"MZ" + bytes(500))
+    (folder / "IM1 (conflicted copy).dcm").write_bytes((folder / "IM1.dcm").read_bytes())
+    (folder / "again").symlink_to(folder)
+    assert len(open_pet_slices(folder)) == 3
+
+
+@pytest.mark.parametrize("change", ["weight", "pixels"])
+def test_a_copy_of_an_image_that_differs_is_refused(tmp_path, change):
+    folder = series(tmp_path / "series")
+    other = one_slice(1, **({"PatientWeight": 80} if change == "weight" else {}))
+    if change == "pixels":
+        other.PixelData = PIXELS[::-1].tobytes()
+    saved(folder, other, "IM1 (1).dcm")
+    message = r"IM1 \(1\).dcm and IM1.dcm are one image by their identifier .* and differ; remove"
+    with pytest.raises(InputError, match=message):
+        open_pet(folder, slice_index=0)
+
+
+def test_a_copy_with_another_head_of_the_file_is_a_copy(tmp_path):
+    folder = series(tmp_path / "series")
+    other = one_slice(1)
+    other.file_meta.ImplementationVersionName = "ARCHIVE"
+    saved(folder, other, "IM1 copy.dcm")
+    assert len(open_pet_slices(folder)) == 3
+
+
+def test_an_empty_slice_of_a_series_is_refused(tmp_path):
+    folder = series(tmp_path / "series")
+    (folder / "IM2.dcm").write_bytes(b"")
+    with pytest.raises(InputError, match=r"IM2.dcm is empty \(0 bytes\): copy the series again"):
+        open_pet(folder, slice_index=0)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("smb://server/pet", "not read from the network"),
+        ("file:///home/a/x", "without 'file://'"),
+        ("'/home/a/x'", "remove the quotation marks"),
+        ("~/x", "your home folder instead of ~"),
+        ("%USERPROFILE%/x", "the value of the variable"),
+        ("${DATA}/x", "the value of the variable"),
+        ("\u202a/home/a/x", r"an invisible character \(U\+202A\)"),
+        ("/home/a/x\u00a0", r"an invisible character \(U\+00A0\)"),
+        pytest.param(r"D:\pet\x", "a path of Windows", marks=ON_POSIX),
+        pytest.param(r"\\server\share\x", "a path of Windows or of a network", marks=ON_POSIX),
+    ],
+)
+def test_what_is_wrong_with_a_path_is_named_for_every_input(tmp_path, capsys, text, words):
+    for command in ("slide", "suv", "status"):
+        code, _, error = told(capsys, command, text)
+        assert code == 2
+        assert re.search(words, error)
+
+
+@pytest.mark.parametrize("command", ["status", "run", "suv"])
+def test_an_empty_argument_is_not_the_present_folder(capsys, monkeypatch, tmp_path, command):
+    monkeypatch.chdir(tmp_path)
+    code, _, error = told(capsys, command, "")
+    assert (code, "an argument is empty; was it to be the value of a variable" in error) == (
+        2,
+        True,
+    )
+
+
+def test_a_name_of_a_sidecar_with_blanks_counts_once(tmp_path):
+    assert factor(tmp_path, {"BodyWeight": None, "BodyWeight ": 69}) == pytest.approx(BY_WEIGHT)
+    with pytest.raises(InputError, match="BodyWeight stands twice, as 69 and 70"):
+        factor(tmp_path, {"BodyWeight ": 70})

@@ -9,6 +9,7 @@ import sys
 import unicodedata
 import warnings
 from importlib import import_module
+from itertools import pairwise
 from typing import Annotated, Any
 
 import typer
@@ -81,6 +82,10 @@ def run_command(arguments: list[str] | None = None) -> int:
 
 
 def _run(arguments: list[str] | None) -> int:
+    words = sys.argv[1:] if arguments is None else arguments
+    if any(not word and not given.startswith("-") for given, word in pairwise(["", *words])):
+        _report("an argument is empty; was it to be the value of a variable of the shell?")
+        return 2
     try:
         # Without its standalone mode typer leaves the messages to us; it returns an exit code
         # where the command ended by one.

@@ -30,6 +30,7 @@ from napari_mosaik.io.case_file import CASE_FILE, CaseFile, Identity, SlideEntry
 from napari_mosaik.io.corrections import read_corrections
 from napari_mosaik.io.files import read_json, saving, write_bytes, write_json, write_lock
 from napari_mosaik.io.store import CaseStore
+from napari_mosaik.io.unread import path_slip
 
 if TYPE_CHECKING:
     from napari_mosaik.io.slide import Slide
@@ -630,7 +631,8 @@ def find_cases(paths: Sequence[Path | str]) -> list[Path]:
             continue
         if not path.is_dir():
             if not path.exists():
-                raise InputError(f"there is no folder {path}; give a case or cohort folder")
+                slip = path_slip(path) or "; give a case or cohort folder"
+                raise InputError(f"there is no folder {path}{slip}")
             raise InputError(f"{path} is neither a case folder nor a cohort folder")
         inside = sorted(p.parent for p in path.glob(f"*/{CASE_FILE}"))
         if not inside:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import unicodedata
 from pathlib import Path
 
-__all__ = ["unread_file"]
+__all__ = ["path_slip", "unread_file"]
 
 _BEGINNINGS: tuple[tuple[bytes, str], ...] = (
     (b"version https://git-lfs", "a Git LFS pointer, not the file itself: run `git lfs pull`"),
@@ -48,6 +50,7 @@ _BEGINNINGS: tuple[tuple[bytes, str], ...] = (
     (b"gimp xcf", "a GIMP picture: save it as TIFF"),
 )
 _NAMES = (
+    (r"\.(tar|tgz|tar\.\w+)$", "an archive: unpack it and give the folder or file inside"),
     (r"\.v$", "an ECAT file: convert it to NIfTI or DICOM"),
     (r"\.(hv|h33|i33|hs|i)$", "an Interfile image: convert it to NIfTI or DICOM"),
     (r"\.(nrrd|nhdr)$", "an NRRD file: save the image as NIfTI (.nii.gz)"),
@@ -89,3 +92,24 @@ def unread_file(path: Path, *, by_name: bool = False) -> str:
         return "a git-annex pointer, not the file itself: run `git annex get`"
     name = path.name.lower()
     return next((text for pattern, text in _NAMES if re.search(pattern, name)), "")
+
+
+def path_slip(path: Path) -> str:
+    """What is probably wrong with a path that leads nowhere: "; " and what to do, or ""."""
+    text = str(path)
+    if re.match(r"(https?|s3|gs|ftp|omero|smb|dav|sftp):/", text):
+        return "; files are not read from the network: download it and give the file"
+    if text.startswith("file:"):
+        return "; give the path without 'file://'"
+    if text[0] in "'\"" or text[-1] in "'\"":
+        return "; remove the quotation marks"
+    if text.startswith("~"):
+        return "; give the path of your home folder instead of ~"
+    if re.search(r"%\w+%|\$\w+|\$\{", text):
+        return "; give the path with the value of the variable in place of its name"
+    odd = [sign for sign in text if unicodedata.category(sign) == "Cf" or sign == "\u00a0"]
+    if odd:
+        return f"; it holds an invisible character (U+{ord(odd[0]):04X}): type the path again"
+    if os.sep == "/" and re.match(r"[A-Za-z]:[\\/]|\\\\|//", text):
+        return "; it is a path of Windows or of a network: give that of this computer"
+    return "; its name ends with a space" if text != text.strip() else ""

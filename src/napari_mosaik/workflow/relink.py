@@ -11,6 +11,7 @@ from napari_mosaik.core.artifact import Source
 from napari_mosaik.core.catalogue import LANDMARKS, PET, SLIDES, STAIN_TITLES
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.io.case import Case, stored_path
+from napari_mosaik.io.unread import path_slip
 
 __all__ = ["LANDMARKS_OF", "file_title", "lost_files", "relink"]
 
@@ -111,7 +112,7 @@ def _relink_landmarks(case: Case, key: str, paths: Sequence[Path]) -> list[str]:
 def _chosen(path: Path, given: Sequence[str]) -> list[Path]:
     """The path itself, or the files of the given names in it."""
     if not os.path.exists(path):
-        raise InputError(f"there is no file at {path}")
+        raise InputError(f"there is no file at {path}{path_slip(path)}")
     names = [Path(text.replace("\\", "/")).name for text in given]
     inside = [path / name for name in names]
     return inside if all(one.exists() for one in inside) else [path]

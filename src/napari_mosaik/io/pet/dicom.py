@@ -263,11 +263,25 @@ def _check_same_planes(places: list[list[DicomFrame]]) -> None:
         seen: dict[float, DicomFrame] = {}
         for one in group:
             other = seen.setdefault(one.moment_s(), one)
-            if other is not one and other.identity() != one.identity():
+            if other is not one and other.identity() == one.identity():
+                _check_copy(other, one)
+            elif other is not one:
                 raise InputError(
                     f"{other.path.name} and {one.path.name} hold different images of the same "
                     "place and time (gates, or two reconstructions?); give only those of one"
                 )
+
+
+def _check_copy(one: DicomFrame, other: DicomFrame) -> None:
+    """Refuse two images of one identifier that differ, as a folder in the cloud keeps them."""
+    same = one.path.read_bytes() == other.path.read_bytes() or (
+        one.dataset == other.dataset and np.array_equal(_stored(one), _stored(other))
+    )
+    if not same:
+        raise InputError(
+            f"{one.path.name} and {other.path.name} are one image by their identifier "
+            "(SOPInstanceUID) and differ; remove the one that is wrong"
+        )
 
 
 def _grouped(frames: list[DicomFrame], positions: list[float | None]) -> list[list[DicomFrame]]:

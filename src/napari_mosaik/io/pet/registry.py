@@ -20,7 +20,7 @@ from napari_mosaik.core.pet_volume import PetVolume, VolumeGrid, one_unit
 from napari_mosaik.core.progress import run_to_end
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.io.pet.archive import unpacked
-from napari_mosaik.io.unread import unread_file
+from napari_mosaik.io.unread import path_slip, unread_file
 
 __all__ = [
     "PetFormat",
@@ -241,7 +241,7 @@ def _series(paths: PetPaths) -> Iterator[tuple[PetSeries, str]]:
     given = [Path(paths)] if isinstance(paths, Path | str) else [Path(path) for path in paths]
     for path in given:
         if not path.exists():
-            raise InputError(f"there is no PET file {path}")
+            raise InputError(f"there is no PET file {path}{path_slip(path)}")
     with unpacked(given) as files:
         yield _series_in(files)
 
@@ -276,6 +276,9 @@ def files_in(path: Path) -> list[Path]:
     inside = sorted(
         p for p in path.rglob("*") if p.is_file() and p.name != "DICOMDIR" and p.name[0] != "."
     )
+    for file in inside:
+        if file.suffix.lower() in (".dcm", ".ima") and not file.stat().st_size:
+            raise InputError(f"{file.name} is empty (0 bytes): copy the series again, or remove it")
     for one in pet_formats():
         files = [file for file in inside if (one.lists or one.holds)(file)]
         if files:

@@ -92,7 +92,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     `json` would take the last.
     """
     found: dict[str, Any] = {}
-    for name, value in pairs:
+    for name, value in [(name.strip(), value) for name, value in pairs]:
         if repr(found.setdefault(name, value)) != repr(value):
             raise ValueError(f"{name} stands twice, as {found[name]} and {value}; omit one")
     return found

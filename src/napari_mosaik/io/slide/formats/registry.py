@@ -7,7 +7,6 @@ asked in turn, by ``order``, whether the content is theirs.  The suffix never de
 from __future__ import annotations
 
 import pkgutil
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -16,7 +15,7 @@ from pathlib import Path
 
 from napari_mosaik.core import InputError
 from napari_mosaik.io.slide.types.tiles import TileSource
-from napari_mosaik.io.unread import unread_file
+from napari_mosaik.io.unread import path_slip, unread_file
 
 __all__ = [
     "OpenedFormat",
@@ -61,7 +60,7 @@ class SlideCandidate:
             with self.path.open("rb") as handle:
                 return handle.read(132)
         except FileNotFoundError:
-            raise InputError(f"there is no file {self.path}{_slip(self.path)}") from None
+            raise InputError(f"there is no file {self.path}{path_slip(self.path)}") from None
         except OSError as error:
             raise InputError(f"{self.path} cannot be opened: {error.strerror}") from error
 
@@ -167,20 +166,6 @@ def _opened(candidate: SlideCandidate) -> OpenedFormat:
     if not start:
         raise InputError(f"{name} is empty (0 bytes)")
     raise InputError(f"{name} is not a slide: {_what_it_is(candidate)}")
-
-
-def _slip(path: Path) -> str:
-    """What is probably wrong with a path that leads nowhere."""
-    text = str(path)
-    if re.match(r"(https?|s3|gs|ftp|omero):", text):
-        return "; slides are not read from the network: download it and give the file"
-    if text.startswith("file:"):
-        return "; give the path without 'file://'"
-    if text[0] in "'\"" or text[-1] in "'\"":
-        return "; remove the quotation marks"
-    if text.startswith("~"):
-        return "; give the path of your home folder instead of ~"
-    return "; its name ends with a space" if text != text.strip() else ""
 
 
 def _check_levels(source: TileSource) -> None:
