@@ -334,7 +334,7 @@ def faults() -> list[Fault]:
         ("parts[names == name].sum(axis=0)", "parts[names == name].max(axis=0)"),
     )
     found += _of(
-        "workflow/steps/input_spread.py",
+        "workflow/drawn_inputs.py",
         "tests/workflow/test_input_spread.py",
         ("np.maximum(distance - border_um, 0.0)", "np.maximum(distance + border_um, 0.0)"),
         ("* self._tissue_um2 * ratio", "* self._tissue_um2 / ratio"),
@@ -344,9 +344,6 @@ def faults() -> list[Fault]:
         ("params.vessel_border_um * self._draw", "params.nucleus_border_um * self._draw"),
         ("params.nucleus_border_um * self._draw", "params.vessel_border_um * self._draw"),
         ('sd * self._draw[f"{slide}_row"], ', 'sd * self._draw[f"{slide}_column"], '),
-        ("[one / scale.spacing_um for one", "[-one / scale.spacing_um for one"),
-        ("values[..., 2] *= vessels", "values[..., 2] /= vessels"),
-        ("cells = self._grid.cells - step", "cells = self._grid.cells + step"),
         (
             'for place, slide in ((1, "he"), (2, "caix"))',
             'for place, slide in ((2, "he"), (1, "caix"))',
@@ -355,10 +352,21 @@ def faults() -> list[Fault]:
             "np.nan_to_num(drawn - self._nominal_curves)",
             "np.nan_to_num(self._nominal_curves - drawn)",
         ),
-        ("border_um + math.pi * border_um**2", "border_um"),
         ("np.clip(stored + change, 0.0, top)", "np.clip(stored - change, 0.0, top)"),
         ("self._nuclei_um[rows] + np.array", "self._nuclei_um[rows] - np.array"),
         ("self._cells_um + np.array", "self._cells_um - np.array"),
+    )
+    found += _of(
+        "predictor/input_spread.py",
+        "tests/workflow/test_input_spread.py",
+        ("[one / scale.spacing_um for one", "[-one / scale.spacing_um for one"),
+        ("values[..., 2] *= vessels", "values[..., 2] /= vessels"),
+        ("cells = grid.cells - step", "cells = grid.cells + step"),
+    )
+    found += _of(
+        "features/morphology.py",
+        "tests/workflow/test_input_spread.py",
+        ("border_um + math.pi * border_um**2", "border_um"),
     )
     found += _of(
         "predictor/training.py",
@@ -1112,10 +1120,14 @@ def faults() -> list[Fault]:
     found += _of(
         "workflow/steps/dose.py",
         "tests/workflow/test_dose_step.py",
-        ("found[start:stop] = width * fields", "found[start:stop] = fields"),
         ("same = next((n for n", "same = None and next((n for n"),
+    )
+    found += _of(
+        "workflow/plan_facts.py",
+        "tests/workflow/test_dose_step.py",
+        ("found[start:stop] = width * fields", "found[start:stop] = fields"),
         ('return "bsa", lean', 'return "bw", lean'),
-        ("return share, NEOPLASTIC", "return coverage, NEOPLASTIC"),
+        ("return share, NEOPLASTIC_AREA", "return coverage, NEOPLASTIC_AREA"),
         ("* self.living_scale()[0]", "* 1.0"),
         ("shape = curves / level[:, None]", "shape = curves"),
         ("end = patient.excised or patient.scanned", "end = patient.scanned"),

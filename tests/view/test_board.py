@@ -11,7 +11,7 @@ from napari_mosaik.kinetics import CURVE_NAMES, TILE_TIMES_H, curve_columns
 from napari_mosaik.view.board import board_layer, board_legends, board_maps, hatch_lines
 from napari_mosaik.view.review_figures import REVIEW_FIGURES, tile_near
 from napari_mosaik.view.tile_data import TileData, spread_lines
-from napari_mosaik.workflow.steps.input_spread import SPREAD_SOURCES
+from napari_mosaik.workflow.drawn_inputs import SPREAD_SOURCES
 
 GRID = TileGrid(
     Lattice("cd34", (2, 3), (100.0, 100.0), (0.0, 0.0)),

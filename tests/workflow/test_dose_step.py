@@ -43,12 +43,12 @@ from napari_mosaik.view.report.dose import (
 )
 from napari_mosaik.view.report.validation import case_checks
 from napari_mosaik.workflow.case_status import case_status, cohort_line
+from napari_mosaik.workflow.plan_facts import PlanFacts
 from napari_mosaik.workflow.plan_record import Plan, Spreads
 from napari_mosaik.workflow.plans import remove_plan, rename_plan, write_plan
 from napari_mosaik.workflow.recipe import read_recipe, write_recipe
 from napari_mosaik.workflow.run import run_until
 from napari_mosaik.workflow.steps import step_named
-from napari_mosaik.workflow.steps.dose import Facts
 from napari_mosaik.workflow.twin import CaseTwin
 from tests.workflow.test_plan_dose import EXACT, planned
 
@@ -190,16 +190,16 @@ def test_the_dose_has_the_draws_of_the_twin_jointly(case):
 
 
 def test_tiles_that_a_shift_moves_off_the_pet_are_counted(case, monkeypatch):
-    from napari_mosaik.workflow.steps import dose as step
+    from napari_mosaik.workflow import plan_facts
 
-    true = step.tile_uptake
+    true = plan_facts.tile_uptake
 
     def cut(*arguments):
         values = np.array(true(*arguments), float)
         values[:2] = np.nan
         return values
 
-    monkeypatch.setattr(step, "tile_uptake", cut)
+    monkeypatch.setattr(plan_facts, "tile_uptake", cut)
     write_plan(case.root, quick("A"))
     ran(case)
     words = case.store.read(DOSE_RECORD)["plans"]["A"]["warnings"]
@@ -216,9 +216,9 @@ def test_tiles_that_a_shift_moves_off_the_pet_are_counted(case, monkeypatch):
     ],
 )
 def test_what_a_plan_lacks_of_the_patient_is_named(case, removed, plan, words, monkeypatch):
-    monkeypatch.setattr(Facts, "_terms", lambda facts: {})
+    monkeypatch.setattr(PlanFacts, "_terms", lambda facts: {})
     with pytest.raises(InputError, match=words):
-        Facts(inputs_of(case, {removed: None}), plan, {})
+        PlanFacts(inputs_of(case, {removed: None}), plan, {})
 
 
 def inputs_of(case: Case, injection: Any, more: Any = ()) -> Any:
@@ -234,10 +234,10 @@ def inputs_of(case: Case, injection: Any, more: Any = ()) -> Any:
 
 
 def test_the_time_course_of_a_tile_is_1_at_the_excision(case, monkeypatch):
-    monkeypatch.setattr(Facts, "_terms", lambda facts: {})
+    monkeypatch.setattr(PlanFacts, "_terms", lambda facts: {})
     injected = case.file.injection.injected
     times = {"excised": injected + timedelta(hours=100), "scanned": injected + timedelta(hours=150)}
-    facts = Facts(inputs_of(case, times), quick("A", shape="tile"), {})
+    facts = PlanFacts(inputs_of(case, times), quick("A", shape="tile"), {})
     assert facts.record["time_course_shape"]["uptake_at_h"] == pytest.approx(100)
     uptake = facts.uptake
     at = np.array([np.interp(100, [0, *uptake.time_h], [0, *row]) for row in uptake.shape])
@@ -249,7 +249,7 @@ def test_errors_of_a_prediction_are_fields_of_its_calibration_in_suv(case):
     record = {"intervals": {"fields": fields}, "target": {"low": 1.0, "high": 5.0}}
     more = {PREDICTION: case.store.read(UPTAKE), PREDICTION_RECORD: record}
     plan = quick("A").model_copy(update={"draws": 400, "spreads": Spreads()})
-    facts = Facts(inputs_of(case, {}, more), plan, {})
+    facts = PlanFacts(inputs_of(case, {}, more), plan, {})
     assert facts.record["uptake"] == "predicted"
     errors = facts.uptake.errors
     assert errors is not None

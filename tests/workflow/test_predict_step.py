@@ -14,13 +14,12 @@ from napari_mosaik.core.progress import run_to_end
 from napari_mosaik.core.table import Table
 from napari_mosaik.predictor import TrainedModel, TrainParams, predict, train, with_range
 from napari_mosaik.workflow.cohort import absent_slides
+from napari_mosaik.workflow.predictor_inputs import OF_SLIDE, tile_inputs
 from napari_mosaik.workflow.steps.predict import (
-    OF_SLIDE,
     PREDICT,
     PredictParams,
     _learnt_width,
     prediction_columns,
-    tile_inputs,
 )
 from tests.predictor.synthetic import make_case
 

@@ -20,10 +20,10 @@ from napari_mosaik.twin.chain import Chain
 from napari_mosaik.view.twin import cohort_figure
 from napari_mosaik.workflow.invivo import add_invivo
 from napari_mosaik.workflow.plan_dose import lost_effect
+from napari_mosaik.workflow.plan_facts import TileFacts
 from napari_mosaik.workflow.plan_presets import ARM_SETS, PRESETS
 from napari_mosaik.workflow.plan_record import Course, Fractions, Plan
 from napari_mosaik.workflow.plans import add_arms, read_plans, remove_plan, write_plan
-from napari_mosaik.workflow.steps.dose import TileFacts
 from napari_mosaik.workflow.twin import CaseTwin
 from napari_mosaik.workflow.virtual_cohort import (
     COHORT_OUTCOMES,

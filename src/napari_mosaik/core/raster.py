@@ -123,3 +123,16 @@ class LabelImage:
     def block(self, rows: slice, cols: slice) -> NDArray[Any]:
         """A part of the image in memory, labels (rows, columns)."""
         return np.asarray(self.values[rows, cols])
+
+    def coarser(self, spacing_um: float) -> LabelImage:
+        """The coarsest copy (rows, columns) with pixels up to a size, µm; itself if none has."""
+        level, values = 0, self.values
+        for number, copy in enumerate(self.levels, 1):
+            if self.lattice.spacing_um[0] * 2**number <= spacing_um:
+                level, values = number, copy
+        step_row, step_col = (spacing * 2**level for spacing in self.lattice.spacing_um)
+        rows, cols = values.shape
+        return LabelImage(
+            values,
+            Lattice(self.lattice.frame, (rows, cols), (step_row, step_col), self.lattice.origin_um),
+        )

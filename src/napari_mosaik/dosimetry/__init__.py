@@ -32,6 +32,7 @@ from napari_mosaik.dosimetry.response import (
 )
 from napari_mosaik.dosimetry.time_integral import (
     TimeIntegral,
+    curve_level,
     time_integrated_activity,
     time_integrated_exponentials,
 )
@@ -50,6 +51,7 @@ __all__ = [
     "Response",
     "TimeIntegral",
     "TumourControl",
+    "curve_level",
     "dose_per_activity_gy",
     "dose_volume",
     "equivalent_uniform_dose",

@@ -15,6 +15,7 @@ from napari_mosaik.dosimetry.checks import above_zero, as_numbers, at_least_zero
 __all__ = [
     "DecayedCurve",
     "TimeIntegral",
+    "curve_level",
     "decayed_curve",
     "time_integrated_activity",
     "time_integrated_exponentials",
@@ -214,3 +215,15 @@ def _shares(total: FloatArray, before: FloatArray, after: FloatArray) -> TimeInt
     with np.errstate(invalid="ignore", divide="ignore"):
         shares = [np.where(total > 0, part / total, np.nan) for part in (before, after)]
     return TimeIntegral(np.asarray(total, float), *(np.asarray(share, float) for share in shares))
+
+
+def curve_level(times: FloatArray, curves: FloatArray, at_h: float) -> FloatArray:
+    """(n,) value of curves (n, m), any unit, at a time, h: lines from 0, then constant."""
+    first = np.concatenate([[0.0], times]) if times[0] > 0 else times
+    start = np.zeros((len(curves), 1)) if times[0] > 0 else np.zeros((len(curves), 0))
+    whole = np.concatenate([start, curves], axis=1)
+    place = int(np.clip(np.searchsorted(first, at_h), 1, max(first.size - 1, 1)))
+    if first.size == 1 or at_h >= first[-1]:
+        return np.asarray(whole[:, -1], float)
+    share = (at_h - first[place - 1]) / (first[place] - first[place - 1])
+    return np.asarray(whole[:, place - 1] * (1 - share) + whole[:, place] * share, float)

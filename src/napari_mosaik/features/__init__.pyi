@@ -13,7 +13,13 @@ from .catalogue import (
     vessel_distance_in_tiles,
     vessel_distance_shares,
 )
-from .morphology import OBJECT_ABOUT, OBJECT_UNITS, measure_objects, merge_measures
+from .morphology import (
+    OBJECT_ABOUT,
+    OBJECT_UNITS,
+    measure_objects,
+    merge_measures,
+    moved_outlines,
+)
 from .texture import (
     TEXTURE_ABOUT,
     TEXTURE_NAMES,
@@ -53,6 +59,7 @@ __all__ = [
     "measure_block",
     "measure_objects",
     "merge_measures",
+    "moved_outlines",
     "nuclear_parameters",
     "parameter_table",
     "parameters_of",

@@ -15,7 +15,13 @@ from napari_mosaik.core.raster import LazyArray
 from napari_mosaik.core.table import Table
 from napari_mosaik.features.block_measurements import ObjectSums, measure_block
 
-__all__ = ["OBJECT_ABOUT", "OBJECT_UNITS", "measure_objects", "merge_measures"]
+__all__ = [
+    "OBJECT_ABOUT",
+    "OBJECT_UNITS",
+    "measure_objects",
+    "merge_measures",
+    "moved_outlines",
+]
 
 OBJECT_UNITS = {
     "row_um": "µm",
@@ -204,3 +210,24 @@ def _strip(
         intensity={name: np.asarray(values[start:stop]) for name, values in intensity.items()},
         masks={name: np.asarray(values[start:stop]) for name, values in masks.items()},
     )
+
+
+def moved_outlines(
+    objects: Table, border_um: float, min_um2: float
+) -> tuple[Table, NDArray[np.int64]]:
+    """Objects whose outlines move outwards by so many µm, and the (m,) index of those that stay.
+
+    Those that fall below the minimum area, µm², go.  Area + perimeter x step + π x step²
+    (Steiner), perimeter + 2 π x step.  Objects that would appear when outlines move outwards are
+    not known: the density falls or stays.
+    """
+    area = np.asarray(objects["area_um2"], float)
+    perimeter = np.asarray(objects["perimeter_um"], float)
+    moved = area + perimeter * border_um + math.pi * border_um**2
+    length = perimeter + 2 * math.pi * border_um
+    small = (moved < np.minimum(min_um2, area)) | (length <= 0)
+    rows = np.flatnonzero(~small)
+    kept, columns = objects.rows(rows), {"area_um2": moved[rows], "perimeter_um": length[rows]}
+    if "equivalent_diameter_um" in objects:
+        columns["equivalent_diameter_um"] = 2 * np.sqrt(moved[rows] / math.pi)
+    return kept.with_columns(columns), rows

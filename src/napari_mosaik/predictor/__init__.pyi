@@ -1,5 +1,12 @@
 from .baselines import Baseline, fit_baselines, predict_baselines, with_baselines
-from .input_spread import InputSpread, input_draws, input_spread
+from .input_spread import (
+    InputSpread,
+    input_draws,
+    input_spread,
+    moved_codes,
+    moved_map,
+    window_sums,
+)
 from .inputs import (
     ABSENT_PARTS,
     CODE_CELLS,
@@ -98,6 +105,8 @@ __all__ = [
     "leave_one_case_out",
     "leave_one_patient_out",
     "metrics_record",
+    "moved_codes",
+    "moved_map",
     "nearest_tiles",
     "network_device",
     "out_of_range",
@@ -108,6 +117,7 @@ __all__ = [
     "stack_fractions",
     "tiles_digest",
     "train",
+    "window_sums",
     "with_baselines",
     "with_intervals",
     "with_range",

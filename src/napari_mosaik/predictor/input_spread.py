@@ -3,22 +3,34 @@
     draws of all inputs at once (Latin hypercube) ─► prediction of each draw ─► SD of each tile
     predictions on the drawn numbers, a linear fit ─► share of each source
 
-The model stays as it is: this is neither an error of the model nor an interval.
+The model stays as it is: this is neither an error of the model nor an interval.  Maps and cluster
+labels of a section that moves are those of `moved_map` and `moved_codes`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import ndtri
 from scipy.stats import qmc
 
 from napari_mosaik.core import FloatArray, InputError
+from napari_mosaik.core.tiles import TileGrid
+from napari_mosaik.predictor.inputs import CODE_CELLS, INVALID_CODE, code_windows
+from napari_mosaik.predictor.multiscale import Scale
 
-__all__ = ["InputSpread", "input_draws", "input_spread"]
+__all__ = [
+    "InputSpread",
+    "input_draws",
+    "input_spread",
+    "moved_codes",
+    "moved_map",
+    "window_sums",
+]
 
 
 def input_draws(n: int, d: int, seed: int) -> FloatArray:
@@ -125,3 +137,54 @@ def input_spread(draws: FloatArray, sources: Sequence[str], predicted: FloatArra
         on_tiles(rest),
         float(y.mean(axis=1).std(ddof=1)) if known.any() else float("nan"),
     )
+
+
+def moved_map(scale: Scale, shift_um: tuple[float, float], vessels: float) -> NDArray[np.uint8]:
+    """Area fractions x 255 (rows, columns, 4): classes moved by µm, vessels times a factor."""
+    from scipy.ndimage import shift
+
+    values = scale.values.astype(np.float32)
+    if any(shift_um):
+        step = [one / scale.spacing_um for one in shift_um]
+        for channel in (0, 1):
+            values[..., channel] = shift(values[..., channel], step, order=1, mode="constant")
+    values[..., 2] *= vessels
+    return np.rint(np.clip(values, 0, 255)).astype(np.uint8)
+
+
+def window_sums(scale: Scale, values: NDArray[np.uint8]) -> tuple[FloatArray, FloatArray]:
+    """(n,) sums of the first two channels over the window of each tile, area fraction x 255."""
+    found, (row, col), edge = [], scale.corners.T, scale.window_px
+    for channel in (0, 1):
+        total = np.zeros((values.shape[0] + 1, values.shape[1] + 1))
+        total[1:, 1:] = values[..., channel].cumsum(axis=0, dtype=float).cumsum(axis=1)
+        found.append(
+            total[row + edge, col + edge]
+            - total[row, col + edge]
+            - total[row + edge, col]
+            + total[row, col]
+        )
+    return found[0], found[1]
+
+
+def moved_codes(
+    codes: NDArray[np.uint8], grid: TileGrid, steps: Mapping[int, NDArray[np.int64]]
+) -> NDArray[np.uint8]:
+    """Cluster labels (n, 3, 11, 11) of which some proxies have moved by whole tiles.
+
+    *steps* is (2,) rows and columns, tiles, by the position of the proxy.  What moves in from
+    beyond the tiles has no label.
+    """
+    if not any(step.any() for step in steps.values()):
+        return codes
+    middle = CODE_CELLS // 2
+    labels = codes[:, :, middle, middle].copy()
+    index, shape = grid.index_map(), np.array(grid.lattice.shape)
+    for place, step in steps.items():
+        cells = grid.cells - step
+        inside = ((cells >= 0) & (cells < shape)).all(axis=1)
+        tile = np.full(len(cells), -1)
+        tile[inside] = index[tuple(cells[inside].T)]
+        own = np.append(labels[:, place], INVALID_CODE)
+        labels[:, place] = own[tile]
+    return code_windows(grid, labels)

@@ -13,7 +13,13 @@ from .params import AlignKind, AlignParams, OutlineParams, PetAlignParams
 from .patch_matching import InlierStatistics, inlier_statistics
 from .pet_model import blurred_outline, pet_mask
 from .pet_registration import align_pet, iter_align_pet, iter_assess_pet
-from .quality import dice, landmark_errors_um, landmark_quality, mask_dice
+from .quality import (
+    dice,
+    landmark_errors_um,
+    landmark_quality,
+    mask_dice,
+    registration_error,
+)
 from .section_registration import align_sections, assess_sections, iter_align_sections
 
 __all__ = [
@@ -52,4 +58,5 @@ __all__ = [
     "pet_mask",
     "read_landmarks",
     "read_matrix",
+    "registration_error",
 ]

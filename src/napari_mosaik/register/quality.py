@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final, Literal
 
 import numpy as np
 import scipy  # its parts are loaded on first use
@@ -21,7 +22,11 @@ __all__ = [
     "mask_dice",
     "mask_size_um",
     "position_score",
+    "registration_error",
 ]
+
+_MEDIAN_PER_SD: Final = math.sqrt(2 * math.log(2))
+"""Median length of a shift over its SD along one axis, for two independent normal axes."""
 
 
 def position_score(error_um: float) -> float:
@@ -32,6 +37,26 @@ def position_score(error_um: float) -> float:
     if math.isnan(error_um):
         return 0.0
     return min(max(1 - 0.6 * (error_um - 75) / 75, 0.0), 1.0)
+
+
+def registration_error(
+    document: Mapping[str, Any], voxel_um: float, which: Literal["own", "voxel"]
+) -> dict[str, Any]:
+    """``sd_um`` of a registration along each axis, µm, and where it is ``from``.
+
+    Its own error where it states one and *which* asks for it; else a position anywhere within one
+    voxel (µm) to each side.
+    """
+    landmarks = document.get("landmark_error_um") or {}
+    stated = (
+        (landmarks.get("median"), _MEDIAN_PER_SD, "landmarks"),
+        (document.get("local_error_um"), _MEDIAN_PER_SD, "image content"),
+        (document.get("position_error_um"), math.sqrt(2), "its estimated error"),
+    )
+    for value, per_sd, words in stated if which == "own" else ():
+        if value:
+            return {"sd_um": float(value) / per_sd, "from": words}
+    return {"sd_um": voxel_um / math.sqrt(3), "from": "one PET voxel to each side"}
 
 
 def landmark_errors_um(

@@ -40,8 +40,8 @@ from napari_mosaik.view.formatting import (
     title_of,
     uptake_name,
 )
+from napari_mosaik.workflow.drawn_inputs import SPREAD_SOURCES
 from napari_mosaik.workflow.models import KnownModel
-from napari_mosaik.workflow.steps.input_spread import SPREAD_SOURCES
 
 if TYPE_CHECKING:
     from napari_mosaik.predictor import NearestTiles

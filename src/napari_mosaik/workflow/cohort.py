@@ -40,14 +40,14 @@ from napari_mosaik.workflow.leaks import case_labels, refuse_shared_sources, sou
 from napari_mosaik.workflow.model_comparison import predicted_difference
 from napari_mosaik.workflow.models import KnownModel, journal_ranges, use_model
 from napari_mosaik.workflow.parallel import one_blas_thread
-from napari_mosaik.workflow.steps import maker_of
-from napari_mosaik.workflow.steps.align import low_confidence_warning, transform_of
-from napari_mosaik.workflow.steps.predict import (
+from napari_mosaik.workflow.predictor_inputs import (
     ALWAYS_READ,
     OF_SLIDE,
     PREDICTOR_READS,
     tile_inputs,
 )
+from napari_mosaik.workflow.steps import maker_of
+from napari_mosaik.workflow.steps.align import low_confidence_warning, transform_of
 from napari_mosaik.workflow.steps.spatial import uptake_classes
 
 if TYPE_CHECKING:

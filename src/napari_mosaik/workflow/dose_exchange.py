@@ -30,7 +30,7 @@ from napari_mosaik.dosimetry import NUCLIDES, dose_volume, plan_activity
 from napari_mosaik.io.case import Case
 from napari_mosaik.io.files import saving, write_bytes, write_json
 from napari_mosaik.io.store import write_raster
-from napari_mosaik.workflow.steps.dose import tile_weight
+from napari_mosaik.workflow.plan_facts import tile_weight
 
 __all__ = [
     "ORGAN_COLUMNS",

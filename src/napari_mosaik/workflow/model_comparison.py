@@ -23,9 +23,9 @@ from napari_mosaik.core.progress import checkpoint
 from napari_mosaik.core.raster import LabelImage
 from napari_mosaik.io.case import Case
 from napari_mosaik.workflow.models import KnownModel
+from napari_mosaik.workflow.predictor_inputs import tile_inputs
 from napari_mosaik.workflow.slide_blocks import blocks_with_tissue, resample_mask
 from napari_mosaik.workflow.steps.classes import BLOCK_PX, ClassReader
-from napari_mosaik.workflow.steps.predict import tile_inputs
 
 if TYPE_CHECKING:
     from napari_mosaik.segment.tissue_classifier import TissueModel

@@ -879,8 +879,8 @@ class CaseTwin:
             the time is not possible, or the file is no ``.nii``.
         """
         from napari_mosaik.workflow.dose_exchange import nifti_bytes
+        from napari_mosaik.workflow.plan_facts import SHRINKAGE
         from napari_mosaik.workflow.steps.align import transform_of
-        from napari_mosaik.workflow.steps.dose import SHRINKAGE
 
         if path.suffix.lower() != ".nii":
             raise InputError(f"'{path.name}' is no .nii file: change the name of the file")

@@ -196,7 +196,7 @@ def _slide_pattern(case: Case, plan: Plan) -> SlidePattern:
     InputError
         If the case lacks the uptake of its tiles or the distances of a plan that counts oxygen.
     """
-    from napari_mosaik.workflow.steps.dose import TileFacts
+    from napari_mosaik.workflow.plan_facts import TileFacts
 
     stored = _Stored(case)
     if not (stored.has(TILES) and (stored.has(PREDICTION) or stored.has(UPTAKE))):

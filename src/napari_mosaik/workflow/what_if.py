@@ -42,6 +42,7 @@ from napari_mosaik.workflow.block_work import DiskWork
 from napari_mosaik.workflow.case_status import CaseStatus, case_status
 from napari_mosaik.workflow.changes import same
 from napari_mosaik.workflow.parallel import one_blas_thread
+from napari_mosaik.workflow.predictor_inputs import predictor_inputs
 from napari_mosaik.workflow.run import plan
 from napari_mosaik.workflow.step import Step
 from napari_mosaik.workflow.step_context import CaseInputs
@@ -51,7 +52,6 @@ from napari_mosaik.workflow.steps.predict import (
     INTERVAL_COLUMNS,
     PredictParams,
     prediction_columns,
-    predictor_inputs,
 )
 
 if TYPE_CHECKING:
@@ -389,7 +389,7 @@ class _Hypothesis:
     def read(self, scratch: Path) -> Generator[Progress, None, tuple[TrainedModel, TileInputs]]:
         """The predictor in use, and what it reads of what is there now."""
         params = cast(PredictParams, self.status.recipe[_PREDICT.name])
-        return predictor_inputs(self.context(_PREDICT, scratch), params)
+        return predictor_inputs(self.context(_PREDICT, scratch), params.model)
 
     def context(self, step: Step[Any], scratch: Path) -> _AssumedContext:
         return _AssumedContext(self, step, scratch / step.name)

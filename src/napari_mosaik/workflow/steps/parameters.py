@@ -25,9 +25,8 @@ from napari_mosaik.core.catalogue import (
     TISSUE,
 )
 from napari_mosaik.core.errors import InputError
-from napari_mosaik.core.frame import FloatArray, Lattice
+from napari_mosaik.core.frame import FloatArray
 from napari_mosaik.core.params import Params, setting
-from napari_mosaik.core.raster import LabelImage
 from napari_mosaik.core.table import Table
 from napari_mosaik.core.tiles import IntArray, TileGrid
 from napari_mosaik.workflow.changes import (
@@ -40,7 +39,7 @@ from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.step_context import StepContext
 from napari_mosaik.workflow.steps.align import transform_of
 
-__all__ = ["TILE_PARAMETERS", "ParameterParams", "coarse_labels"]
+__all__ = ["TILE_PARAMETERS", "ParameterParams"]
 
 
 class ParameterParams(Params):
@@ -151,7 +150,7 @@ def _vascular(inputs: StepContext, params: ParameterParams, grid: TileGrid) -> T
         vessel_area_um2=area_in_tiles(grid, vessels.values, vessels.lattice),
         distance_um=vessel_distance_in_tiles(
             grid,
-            coarse_labels(vessels, params.distance_spacing_um),
+            vessels.coarser(params.distance_spacing_um),
             inputs.read(TISSUE[REFERENCE]),
             grid.size_um if part else None,
         ),
@@ -176,20 +175,6 @@ def _changed_vascular(inputs: StepContext, grid: TileGrid, before: Table) -> _Fo
     reach = np.nan_to_num(distance) + 1.5 * grid.size_um
     touched = np.union1d(tiles_of_points(grid, points), grid.meeting(low, high))
     return touched, np.union1d(touched, grid.meeting(low, high, reach))
-
-
-def coarse_labels(labels: LabelImage, spacing_um: float) -> LabelImage:
-    """The coarser copy (rows, columns) of a label image with pixels up to a size, µm."""
-    level, values = 0, labels.values
-    for number, coarser in enumerate(labels.levels, 1):
-        if labels.lattice.spacing_um[0] * 2**number <= spacing_um:
-            level, values = number, coarser
-    step_row, step_col = (spacing * 2**level for spacing in labels.lattice.spacing_um)
-    rows, cols = values.shape
-    lattice = Lattice(
-        labels.lattice.frame, (rows, cols), (step_row, step_col), labels.lattice.origin_um
-    )
-    return LabelImage(values, lattice)
 
 
 def _nuclear(inputs: StepContext, params: ParameterParams, grid: TileGrid) -> Table:

@@ -2,91 +2,57 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_mosaik.core.artifact import Artifact, Progress
+from napari_mosaik.core.artifact import Progress
 from napari_mosaik.core.catalogue import (
-    ALIGNMENT,
-    CAIX_CELLS,
-    CLASSES,
-    CLUSTERS,
     COMPUTED_ON,
-    CORRECTED_NUCLEUS_OBJECTS,
-    CORRECTED_VESSELS,
-    KINETICS,
-    MEASURED_CLASSES,
-    PARAMETERS,
     PREDICTION,
     PREDICTION_MAP,
     PREDICTION_RECORD,
     RECOMPUTED,
     REFERENCE,
     SLIDES,
-    STAIN_TITLES,
-    TILE_KINETICS,
     TILES,
     TISSUE,
 )
-from napari_mosaik.core.errors import InputError
-from napari_mosaik.core.frame import FloatArray
 from napari_mosaik.core.params import Params, setting
 from napari_mosaik.core.table import Table
 from napari_mosaik.core.text import same_words
-from napari_mosaik.kinetics import CURVE_NAMES, TILE_TIMES_H, curve_columns
-from napari_mosaik.workflow.changes import boxes_of, same
 from napari_mosaik.workflow.leaks import seen_file
+from napari_mosaik.workflow.predictor_inputs import (
+    ALWAYS_READ,
+    OF_SLIDE,
+    earlier_prediction,
+    predictor_inputs,
+)
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.step_context import StepContext
-from napari_mosaik.workflow.steps.align import transform_of
-from napari_mosaik.workflow.steps.spatial import label_column
 from napari_mosaik.workflow.suv import check_suv_unit
 
 if TYPE_CHECKING:
     from napari_mosaik.predictor import (
-        EarlierPrediction,
         Prediction,
         TileInputs,
         TrainedModel,
-        TrainParams,
     )
 
-__all__ = [
-    "ALWAYS_READ",
-    "INTERVAL_COLUMNS",
-    "OF_SLIDE",
-    "PREDICT",
-    "PREDICTOR_READS",
-    "PredictParams",
-    "prediction_columns",
-    "predictor_inputs",
-    "tile_inputs",
-]
+__all__ = ["INTERVAL_COLUMNS", "PREDICT", "PredictParams", "prediction_columns"]
 
-_CLASSES = ("average", "hot", "cold", "high-low", "low-high")
-FRACTION_SPACING_UM = 10.0
 MAP_SPACING_UM = 50.0
+_CLASSES = ("average", "hot", "cold", "high-low", "low-high")
 
-OF_SLIDE: dict[str, tuple[Artifact[Any], ...]] = {
-    "he": (CLASSES, ALIGNMENT["he"], CORRECTED_NUCLEUS_OBJECTS),
-    "caix": (CAIX_CELLS, TILE_KINETICS),
+
+INTERVAL_COLUMNS = {"tile": "suv_norm_{}", "block": "suv_norm_block_{}"}
+_INTERVAL_WORDS = {
+    "tile": "a tile of a new slide of these patients",
+    "block": "all tiles of a block of 7 x 7 at once",
 }
-"""What the network reads off a slide that a cohort may lack."""
-ALWAYS_READ: tuple[Artifact[Any], ...] = (
-    TILES,
-    TISSUE[REFERENCE],
-    CORRECTED_VESSELS,
-    PARAMETERS,
-    CLUSTERS,
-    KINETICS,
-)
-PREDICTOR_READS: tuple[Artifact[Any], ...] = (*ALWAYS_READ, *OF_SLIDE["he"], *OF_SLIDE["caix"])
-"""Results of a case that the network reads."""
 
 
 class PredictParams(Params):
@@ -95,139 +61,8 @@ class PredictParams(Params):
     model: str = setting("", "Hash of the trained network in the case's models folder.", model=True)
 
 
-def tile_inputs(
-    read: Callable[[Artifact[Any]], Any],
-    case: str,
-    patient: str,
-    proxies: tuple[str, str, str],
-    settings: TrainParams,
-    absent: Collection[str] = (),
-    features: Sequence[str] | None = None,
-) -> TileInputs:
-    """The network's inputs for one case, from its stored results.
-
-    Without the slides *absent* nothing is read that was measured on them, also where it is there.
-    Of the tile parameters *features* are read, all of them if None.
-    """
-    from napari_mosaik.predictor import TileInputs, code_windows, edge_distance_um, fraction_pyramid
-    from napari_mosaik.predictor.inputs import ABSENT_PROXY, INVALID_CODE
-
-    grid, table, clusters = read(TILES), read(PARAMETERS), read(CLUSTERS)
-    if "caix" in absent:  # the part that reads curves is cut out
-        times_h, antibody = np.array(TILE_TIMES_H), np.zeros((len(TILE_TIMES_H), 3))
-    else:
-        times_h, antibody = _curves(read, settings.curves)
-    nothing = np.full(len(grid), INVALID_CODE)
-    for index, name in enumerate(proxies):
-        if ABSENT_PROXY.get(index) not in absent and label_column(name) not in clusters:
-            raise InputError(
-                f"case {case} has no clusters of '{name}', which the model reads; measure that "
-                "parameter, or train a model with the proxies of this case"
-            )
-    codes = np.stack(
-        [
-            nothing if ABSENT_PROXY.get(index) in absent else clusters[label_column(name)]
-            for index, name in enumerate(proxies)
-        ],
-        axis=1,
-    )
-    names = tuple(table) if features is None else tuple(features)
-    lost = [name for name in names if name not in table]
-    if lost:
-        raise InputError(
-            f"case {case} lacks the tile parameter '{lost[0]}' that the model was trained on; "
-            "train a model without it"
-        )
-    return TileInputs(
-        case=case,
-        patient=patient,
-        scales=fraction_pyramid(_fractions(read, "he" in absent), grid, settings.windows_px),
-        codes=code_windows(grid, codes),
-        proxies=proxies,
-        curves=antibody,
-        times_h=times_h,
-        features=table.matrix(names),
-        feature_names=names,
-        centres_um=grid.centres_um,
-        cells=grid.cells,
-        edge_um=edge_distance_um(grid),
-        coverage=grid.coverage,
-        absent=tuple(absent),
-    )
-
-
-def _curves(read: Callable[[Artifact[Any]], Any], which: str) -> tuple[FloatArray, FloatArray]:
-    """Times (t,), h, and the curves of the patient (t, 3) or of every tile (n, t, 3)."""
-    if which == "patient":
-        table = read(KINETICS)
-        return np.asarray(table["time_h"], float), table.matrix(CURVE_NAMES)
-    table = read(TILE_KINETICS)
-    curves = np.stack([table.matrix(curve_columns(name)) for name in CURVE_NAMES], axis=2)
-    return np.array(TILE_TIMES_H), curves
-
-
-def _fractions(read: Callable[[Artifact[Any]], Any], without_classes: bool) -> Any:
-    """Area fractions of tissue classes and vessels on the reference section."""
-    from napari_mosaik.predictor import area_fractions, stack_fractions
-
-    tissue = read(TISSUE[REFERENCE])
-    lattice = tissue.lattice.resized(FRACTION_SPACING_UM)
-    inside = area_fractions(tissue, lattice)[..., 0]
-    if without_classes:
-        classes = np.zeros((*lattice.shape, 2))
-    else:
-        to_reference = transform_of(read(ALIGNMENT["he"]))
-        found = read(CLASSES)
-        classes = area_fractions(found, lattice, MEASURED_CLASSES, to_reference, oversample=2)
-    vessels = area_fractions(read(CORRECTED_VESSELS), lattice, oversample=5)[..., 0]
-    return stack_fractions(classes[..., 0], classes[..., 1], vessels, inside, lattice)
-
-
-def predictor_inputs(
-    inputs: StepContext, params: PredictParams
-) -> Generator[Progress, None, tuple[TrainedModel, TileInputs]]:
-    """The trained network of a case, and what it reads of the n tiles.
-
-    Raises
-    ------
-    InputError
-        The case lacks a slide or a tile parameter that the network was trained with.
-    """
-    yield Progress(0.0, 1, "loading the network library, about 3 s")
-    from napari_mosaik.predictor import TrainedModel, TrainParams, check_card
-
-    model = TrainedModel.load(inputs.model_folder(params.model))
-    check_card(model)
-    card = model.card
-    for part in ("suv_unit", "split"):
-        if part not in card:
-            raise InputError(
-                f"the card of the predictor {model.hash[:12]} lacks '{part}': it was not trained "
-                "on cases; train one with: napari-mosaik train"
-            )
-    first, second, third = card["proxies"]
-    yield Progress(0.3, 1, "reading the inputs")
-    settings, proxies = TrainParams.parse(card["settings"], "model card"), (first, second, third)
-    absent = tuple(card.get("absent", ()))
-    for slide, needed in OF_SLIDE.items():
-        if slide not in absent and not all(inputs.has(one) for one in needed):
-            raise InputError(
-                f"the predictor was trained with {STAIN_TITLES[slide]}, which case "
-                f"{inputs.case_name} lacks; train one without it, on cases that lack it too"
-            )
-    return model, tile_inputs(
-        inputs.read,
-        inputs.case_name,
-        inputs.patient,
-        proxies,
-        settings,
-        absent,
-        card["features"],
-    )
-
-
 def _body(inputs: StepContext, params: PredictParams) -> Generator[Progress, None, Results]:
-    model, tile_data = yield from predictor_inputs(inputs, params)
+    model, tile_data = yield from predictor_inputs(inputs, params.model)
     from napari_mosaik.predictor import TrainParams, network_device, predict, predict_baselines
     from napari_mosaik.spatial import parameter_map
 
@@ -235,7 +70,7 @@ def _body(inputs: StepContext, params: PredictParams) -> Generator[Progress, Non
     card, earlier = model.card, None
     settings = TrainParams.parse(card["settings"], "model card")
     if settings.architecture == "tile":
-        earlier = _earlier(inputs, tile_data, settings.curves)
+        earlier = earlier_prediction(inputs, tile_data, settings.curves)
     device = network_device(settings)
     if inputs.previous_record().get(COMPUTED_ON) != device.record():
         earlier = None  # computed elsewhere, so all tiles are predicted again
@@ -309,62 +144,6 @@ def prediction_columns(
         columns["out_of_range"] = outside & np.isfinite(prediction.suv_norm)
         about["out_of_range"] = "1: the tile is unlike any training tile"
     return columns, about, units
-
-
-INTERVAL_COLUMNS = {"tile": "suv_norm_{}", "block": "suv_norm_block_{}"}
-_INTERVAL_WORDS = {
-    "tile": "a tile of a new slide of these patients",
-    "block": "all tiles of a block of 7 x 7 at once",
-}
-
-_FOLLOWED = (
-    CLASSES,
-    CORRECTED_VESSELS,
-    CORRECTED_NUCLEUS_OBJECTS,
-    CAIX_CELLS,
-    PARAMETERS,
-    CLUSTERS,
-    TILE_KINETICS,
-)
-"""Inputs whose changes are followed to the tiles; any other change concerns every tile."""
-
-
-def _earlier(inputs: StepContext, tiles: TileInputs, curves: str) -> EarlierPrediction | None:
-    """What this step predicted before, and for which tiles an input may have changed since.
-
-    Those are the tiles whose widest window, with a margin for its resampling, reaches a pixel that
-    changed, whose window of clusters holds a label that changed, or whose own curves changed.
-    """
-    from napari_mosaik.predictor import CODE_CELLS, SCALE_TILES, EarlierPrediction
-
-    table = inputs.previous_result(PREDICTION, *_FOLLOWED)
-    windows = [inputs.changed_windows(one) for one in (CLASSES, CORRECTED_VESSELS)]
-    clusters, kinetics = inputs.previous_input(CLUSTERS), inputs.previous_input(TILE_KINETICS)
-    if table is None or clusters is None or kinetics is None:
-        return None
-    grid, changed = inputs.read(TILES), np.zeros(len(tiles), bool)
-    widest = max(SCALE_TILES.values())
-    margin = 2 * max(scale.spacing_um for scale in tiles.scales) + FRACTION_SPACING_UM
-    reach = ((widest - 1) / 2 * grid.stride_um + margin) * math.sqrt(2)
-    frames = (inputs.read(CLASSES), inputs.read(CORRECTED_VESSELS))
-    transforms = (transform_of(inputs.read(ALIGNMENT["he"])), None)
-    for where, image, transform in zip(windows, frames, transforms, strict=True):
-        if where is None:
-            return None
-        changed[grid.meeting(*boxes_of(where, image.lattice, transform), reach)] = True
-    labels = inputs.read(CLUSTERS)
-    for name in map(label_column, tiles.proxies):
-        if name not in clusters or len(clusters) != len(tiles):
-            return None
-        differ = np.append(~same(np.asarray(clusters[name]), np.asarray(labels[name])), False)
-        changed |= differ[grid.windows(CODE_CELLS)].any(axis=(1, 2))
-    now = inputs.read(TILE_KINETICS)
-    for name in now if curves == "tile" else ():
-        if name not in kinetics or len(kinetics) != len(tiles):
-            return None
-        changed |= ~same(np.asarray(kinetics[name]), np.asarray(now[name]))
-    probability = np.stack([table[f"class_{i}"] for i in range(5)], axis=1)
-    return EarlierPrediction(np.asarray(table["suv_norm"], float), probability, changed)
 
 
 def _record(

@@ -33,7 +33,6 @@ from napari_mosaik.workflow.leaks import seen_file
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.step_context import StepContext
 from napari_mosaik.workflow.steps.align import low_confidence_warning, transform_of
-from napari_mosaik.workflow.steps.input_spread import registration_error
 from napari_mosaik.workflow.steps.predict import INTERVAL_COLUMNS
 from napari_mosaik.workflow.steps.spatial import uptake_classes
 from napari_mosaik.workflow.suv import check_suv_unit
@@ -161,6 +160,7 @@ def _measured_spread(
     """
     from napari_mosaik.predictor import input_draws, input_spread
     from napari_mosaik.predictor.metrics import mae, r2
+    from napari_mosaik.register import registration_error
 
     if not params.draws or not (inputs.has(SUV) and inputs.has(SUV_RECORD)):
         return None
