@@ -11,20 +11,35 @@ the value that it had.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_mosaik.core.artifact import Artifact
+from napari_mosaik.core.catalogue import (
+    ALIGNMENT,
+    CLASSES,
+    CORRECTED_VESSEL_OBJECTS,
+    CORRECTED_VESSELS,
+    TILES,
+)
 from napari_mosaik.core.frame import FloatArray, Lattice, Transform
 from napari_mosaik.core.table import Table
 from napari_mosaik.core.tiles import IntArray, TileGrid
 from napari_mosaik.core.window import Slices
+from napari_mosaik.workflow.step_context import StepContext
+from napari_mosaik.workflow.steps.align import transform_of
 
 __all__ = [
+    "ChangedTiles",
     "boxes_of",
+    "changed_by_classes",
+    "changed_by_objects",
+    "changed_by_vessels",
     "changed_columns",
     "changed_points_um",
+    "objects_of_tiles",
     "same",
     "tiles_of_points",
 ]
@@ -86,3 +101,71 @@ def boxes_of(
         corners = transform.apply(corners)
     step = max(lattice.spacing_um)
     return corners.min(axis=1) - step, corners.max(axis=1) + step
+
+
+ChangedTiles = tuple[IntArray, IntArray] | None
+"""Tiles whose input changed, and those that are computed again; None: all are."""
+
+
+def objects_of_tiles(
+    inputs: StepContext, grid: TileGrid, objects: Table, points_um: FloatArray | None = None
+) -> tuple[Table, FloatArray]:
+    """The objects that lie in the tiles of a part of the grid, and their positions (m, 2), µm."""
+    points = objects.points_um() if points_um is None else points_um
+    if len(grid) == len(inputs.read(TILES)):
+        return objects, points
+    corners, size = grid.corners_um, grid.size_um
+    low, high = corners.min(axis=0, initial=np.inf), corners.max(axis=0, initial=-np.inf)
+    near = np.ones(len(points), bool)
+    for column, first, last in zip(points.T, low - size, high + 2 * size, strict=True):
+        near &= (column > first) & (column < last)
+    near = np.flatnonzero(near)
+    rows = near[np.unique(grid.memberships(points[near])[1])]
+    return objects.rows(rows), points[rows]
+
+
+def changed_by_vessels(inputs: StepContext, grid: TileGrid, before: Table) -> ChangedTiles:
+    """Tiles with a vessel that changed, or near one: their distance to it may differ.
+
+    The distance changes at most where the changed pixels are not farther than the nearest vessel
+    was; within a tile it differs from its mean by less than the tile's diagonal.
+    """
+    windows = inputs.changed_windows(CORRECTED_VESSELS)
+    objects = inputs.previous_input(CORRECTED_VESSEL_OBJECTS)
+    distance = np.asarray(before["vessel_distance_um"], float)
+    if windows is None or objects is None:
+        return None
+    if windows and np.isnan(distance).all():
+        return None  # there was no vessel: every distance is new
+    points = changed_points_um(objects, inputs.read(CORRECTED_VESSEL_OBJECTS))
+    low, high = boxes_of(windows, inputs.read(CORRECTED_VESSELS).lattice)
+    reach = np.nan_to_num(distance) + 1.5 * grid.size_um
+    touched = np.union1d(tiles_of_points(grid, points), grid.meeting(low, high))
+    return touched, np.union1d(touched, grid.meeting(low, high, reach))
+
+
+def changed_by_objects(
+    artifact: Artifact[Table], frame: str
+) -> Callable[[StepContext, TileGrid, Table], ChangedTiles]:
+    """Finds the tiles that hold an object of a section whose row changed."""
+
+    def changed(inputs: StepContext, grid: TileGrid, _: Table) -> ChangedTiles:
+        before = inputs.previous_input(artifact)
+        if before is None:
+            return None
+        points = changed_points_um(before, inputs.read(artifact))
+        transform = transform_of(inputs.read(ALIGNMENT[frame]))
+        touched = tiles_of_points(grid, transform.apply(points))
+        return touched, touched
+
+    return changed
+
+
+def changed_by_classes(inputs: StepContext, grid: TileGrid, _: Table) -> ChangedTiles:
+    """Tiles over pixels of the class map that changed."""
+    windows = inputs.changed_windows(CLASSES)
+    if windows is None:
+        return None
+    transform = transform_of(inputs.read(ALIGNMENT["he"]))
+    touched = grid.meeting(*boxes_of(windows, inputs.read(CLASSES).lattice, transform))
+    return touched, touched

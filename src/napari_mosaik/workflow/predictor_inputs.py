@@ -1,7 +1,9 @@
 """What a trained predictor reads of a case, and which tiles a change of it concerns.
 
-stored results ─► `tile_inputs` ─► inputs of the network, for training, prediction and what-if
-results before and now ─► `earlier_prediction` ─► tiles to predict again
+    stored results ─► `tile_inputs` ─► inputs of the network, for training, prediction and what-if
+    results before and now ─► `earlier_prediction` ─► tiles to predict again
+
+Nothing of the PET is read.
 """
 
 from __future__ import annotations

@@ -154,7 +154,7 @@ def _with_margin(lattice: Lattice, margin: int) -> tuple[Lattice, tuple[slice, s
 
 def _nucleus(inputs: StepContext, slide: Slide, lattice: Lattice, mask: NDArray[np.int32]) -> Table:
     """Shape, stain and texture of one nucleus, as in the nuclei step."""
-    from napari_mosaik.workflow.steps.nuclei import measured_nuclei, stain_vectors
+    from napari_mosaik.workflow.slide_nuclei import measured_nuclei, stain_vectors
 
     return measured_nuclei(mask, lattice, stain_vectors(inputs), slide.read_lattice(lattice).values)
 

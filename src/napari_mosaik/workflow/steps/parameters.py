@@ -28,12 +28,14 @@ from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import FloatArray
 from napari_mosaik.core.params import Params, setting
 from napari_mosaik.core.table import Table
-from napari_mosaik.core.tiles import IntArray, TileGrid
+from napari_mosaik.core.tiles import TileGrid
 from napari_mosaik.workflow.changes import (
-    boxes_of,
-    changed_points_um,
+    ChangedTiles,
+    changed_by_classes,
+    changed_by_objects,
+    changed_by_vessels,
+    objects_of_tiles,
     same,
-    tiles_of_points,
 )
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.step_context import StepContext
@@ -105,32 +107,11 @@ def _same_classes(inputs: StepContext) -> bool:
     return before is not None and before.names == inputs.read(CLASSES).names
 
 
-_Found = tuple[IntArray, IntArray] | None
-"""Tiles whose input changed, and those that are computed again; None: all are."""
-
-
 def _tissue_um2(inputs: StepContext, grid: TileGrid) -> FloatArray:
     from napari_mosaik.features import area_in_tiles
 
     mask = inputs.read(TISSUE[REFERENCE])
     return area_in_tiles(grid, mask.values, mask.lattice)
-
-
-def _of_tiles(
-    inputs: StepContext, grid: TileGrid, objects: Table, points_um: FloatArray | None = None
-) -> tuple[Table, FloatArray]:
-    """The objects that lie in the tiles of a part of the grid, and their positions (m, 2), µm."""
-    points = objects.points_um() if points_um is None else points_um
-    if len(grid) == len(inputs.read(TILES)):
-        return objects, points
-    corners, size = grid.corners_um, grid.size_um
-    low, high = corners.min(axis=0, initial=np.inf), corners.max(axis=0, initial=-np.inf)
-    near = np.ones(len(points), bool)
-    for column, first, last in zip(points.T, low - size, high + 2 * size, strict=True):
-        near &= (column > first) & (column < last)
-    near = np.flatnonzero(near)
-    rows = near[np.unique(grid.memberships(points[near])[1])]
-    return objects.rows(rows), points[rows]
 
 
 def _vascular(inputs: StepContext, params: ParameterParams, grid: TileGrid) -> Table:
@@ -142,7 +123,7 @@ def _vascular(inputs: StepContext, params: ParameterParams, grid: TileGrid) -> T
 
     vessels = inputs.read(CORRECTED_VESSELS)
     part = len(grid) < len(inputs.read(TILES))
-    objects, _ = _of_tiles(inputs, grid, inputs.read(CORRECTED_VESSEL_OBJECTS))
+    objects, _ = objects_of_tiles(inputs, grid, inputs.read(CORRECTED_VESSEL_OBJECTS))
     return vascular_parameters(
         grid,
         objects,
@@ -157,32 +138,12 @@ def _vascular(inputs: StepContext, params: ParameterParams, grid: TileGrid) -> T
     )
 
 
-def _changed_vascular(inputs: StepContext, grid: TileGrid, before: Table) -> _Found:
-    """Tiles with a vessel that changed, or near one: their distance to it may differ.
-
-    The distance changes at most where the changed pixels are not farther than the nearest vessel
-    was; within a tile it differs from its mean by less than the tile's diagonal.
-    """
-    windows = inputs.changed_windows(CORRECTED_VESSELS)
-    objects = inputs.previous_input(CORRECTED_VESSEL_OBJECTS)
-    distance = np.asarray(before["vessel_distance_um"], float)
-    if windows is None or objects is None:
-        return None
-    if windows and np.isnan(distance).all():
-        return None  # there was no vessel: every distance is new
-    points = changed_points_um(objects, inputs.read(CORRECTED_VESSEL_OBJECTS))
-    low, high = boxes_of(windows, inputs.read(CORRECTED_VESSELS).lattice)
-    reach = np.nan_to_num(distance) + 1.5 * grid.size_um
-    touched = np.union1d(tiles_of_points(grid, points), grid.meeting(low, high))
-    return touched, np.union1d(touched, grid.meeting(low, high, reach))
-
-
 def _nuclear(inputs: StepContext, params: ParameterParams, grid: TileGrid) -> Table:
     from napari_mosaik.features import nuclear_parameters
 
     nuclei = inputs.read(CORRECTED_NUCLEUS_OBJECTS)
     points = transform_of(inputs.read(ALIGNMENT["he"])).apply(nuclei.points_um())
-    nuclei, points = _of_tiles(inputs, grid, nuclei, points)
+    nuclei, points = objects_of_tiles(inputs, grid, nuclei, points)
     return nuclear_parameters(
         grid, nuclei, tissue_area_um2=_tissue_um2(inputs, grid), points_um=points
     )
@@ -195,25 +156,8 @@ def _caix(inputs: StepContext, params: ParameterParams, grid: TileGrid) -> Table
     if params.tumour_cells_only:
         cells = cells.rows(np.asarray(cells["tumour"], bool))
     points = transform_of(inputs.read(ALIGNMENT["caix"])).apply(cells.points_um())
-    cells, points = _of_tiles(inputs, grid, cells, points)
+    cells, points = objects_of_tiles(inputs, grid, cells, points)
     return caix_parameters(grid, points, cells["membrane_od10"], grades=cells["grade"])
-
-
-def _changed_objects(
-    artifact: Artifact[Table], frame: str
-) -> Callable[[StepContext, TileGrid, Table], _Found]:
-    """Finds the tiles that hold an object of a section whose row changed."""
-
-    def changed(inputs: StepContext, grid: TileGrid, _: Table) -> _Found:
-        before = inputs.previous_input(artifact)
-        if before is None:
-            return None
-        points = changed_points_um(before, inputs.read(artifact))
-        transform = transform_of(inputs.read(ALIGNMENT[frame]))
-        touched = tiles_of_points(grid, transform.apply(points))
-        return touched, touched
-
-    return changed
 
 
 def _classes(inputs: StepContext, params: ParameterParams, grid: TileGrid) -> Table:
@@ -225,16 +169,6 @@ def _classes(inputs: StepContext, params: ParameterParams, grid: TileGrid) -> Ta
     shares = fractions_in_tiles(grid, classes, (*MEASURED_CLASSES, *own), transform)
     others = {classes.names[code]: shares[:, 2 + i] for i, code in enumerate(own)}
     return class_fractions(grid, shares[:, 0], shares[:, 1], others)
-
-
-def _changed_classes(inputs: StepContext, grid: TileGrid, _: Table) -> _Found:
-    """Tiles over pixels of the class map that changed."""
-    windows = inputs.changed_windows(CLASSES)
-    if windows is None:
-        return None
-    transform = transform_of(inputs.read(ALIGNMENT["he"]))
-    touched = grid.meeting(*boxes_of(windows, inputs.read(CLASSES).lattice, transform))
-    return touched, touched
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +191,7 @@ class _Group:
     followed: tuple[Artifact[Any], ...]
     others: tuple[Artifact[Any], ...]
     compute: Callable[[StepContext, ParameterParams, TileGrid], Table]
-    changed: Callable[[StepContext, TileGrid, Table], _Found]
+    changed: Callable[[StepContext, TileGrid, Table], ChangedTiles]
 
 
 _GROUPS = (
@@ -266,23 +200,23 @@ _GROUPS = (
         (CORRECTED_VESSELS, CORRECTED_VESSEL_OBJECTS),
         (),
         _vascular,
-        _changed_vascular,
+        changed_by_vessels,
     ),
     _Group(
         "nuclei per tile",
         (CORRECTED_NUCLEUS_OBJECTS,),
         (ALIGNMENT["he"],),
         _nuclear,
-        _changed_objects(CORRECTED_NUCLEUS_OBJECTS, "he"),
+        changed_by_objects(CORRECTED_NUCLEUS_OBJECTS, "he"),
     ),
     _Group(
         "CAIX per tile",
         (CAIX_CELLS,),
         (ALIGNMENT["caix"],),
         _caix,
-        _changed_objects(CAIX_CELLS, "caix"),
+        changed_by_objects(CAIX_CELLS, "caix"),
     ),
-    _Group("tissue classes per tile", (CLASSES,), (ALIGNMENT["he"],), _classes, _changed_classes),
+    _Group("tissue classes per tile", (CLASSES,), (ALIGNMENT["he"],), _classes, changed_by_classes),
 )
 _FOLLOWED = tuple(artifact for group in _GROUPS for artifact in group.followed)
 """Inputs whose changes are followed to the tiles; any other change concerns every tile."""
