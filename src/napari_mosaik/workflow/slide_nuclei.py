@@ -1,6 +1,6 @@
 """The nuclei of a slide block by block: found, owned by one block, measured, and joined.
 
-    image of a block with its margin ─► nuclei, part by part ─► those whose centroid lies in the part
+    image of a block with its margin ─► nuclei, part by part ─► those with the centroid in the part
     ─► run-lengths and measurements of the part ─► one label image, one table
 
 The mask of a block and its labels are let go of part by part: the peak is that of the pixels.

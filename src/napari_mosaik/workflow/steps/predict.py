@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 __all__ = ["INTERVAL_COLUMNS", "PREDICT", "PredictParams", "prediction_columns"]
 
 MAP_SPACING_UM = 50.0
-_CLASSES = ("average", "hot", "cold", "high-low", "low-high")
 
 
 INTERVAL_COLUMNS = {"tile": "suv_norm_{}", "block": "suv_norm_block_{}"}
@@ -104,6 +103,7 @@ def prediction_columns(
 ) -> tuple[dict[str, NDArray[Any]], dict[str, str], list[str]]:
     """Columns (n,) of the table `PREDICTION`, what each is, and the names of those in SUV."""
     from napari_mosaik.predictor import out_of_range
+    from napari_mosaik.predictor.inputs import CLASS_WORDS
     from napari_mosaik.predictor.uncertainty import prediction_intervals
 
     columns: dict[str, NDArray[Any]] = {
@@ -116,7 +116,10 @@ def prediction_columns(
         "suv_norm": "predicted SUV; 0 and 1 are the range of the training tiles",
         "suv": "predicted SUV",
         "class_label": "most probable uptake class, 0 to 4; -1 not predicted",
-        **{f"class_{i}": f"probability of the uptake class '{c}'" for i, c in enumerate(_CLASSES)},
+        **{
+            f"class_{i}": f"probability of the uptake class '{c}'"
+            for i, c in enumerate(CLASS_WORDS)
+        },
     }
     units = ["suv"]
     record = model.card.get("intervals")
