@@ -87,7 +87,8 @@ def block_nuclei(
 ) -> dict[str, NDArray[Any]]:
     """The nuclei of a block part by part: those whose centroid lies in it, and measurements.
 
-    A network looks for them in the mask *near* alone.
+    *image* is (rows, columns, 3), 8-bit levels of the block with its margin; *vectors* (3, 2) are
+    the stains.  A network looks for nuclei in the mask *near* (rows, columns) alone.
     """
     from napari_mosaik.segment.run_length import LabelRuns
     from napari_mosaik.segment.stitch import keep_centroid_in_core
