@@ -1,11 +1,14 @@
 """How well nuclei are found on the real tiles, and how fast: every method side by side.
 
-python benchmarks/nuclei.py [--weights FILE_OR_FOLDER ...] [--tiles FOLDER] [--left-out] [--json]
+python benchmarks/nuclei.py [--weights FILE_OR_FOLDER ...] [--tiles FOLDER] [--left-out] [--half]
+       [--json]
 
 F1 at IoU 0.5 and AJI per tile, and the whole pipeline's time against the plain forward pass of the
 network at the same pixel size, for the network that comes with the program, other ones, and the
 classical method.  A network brings its thresholds.  With --left-out they are chosen on three
-tiles and judged on the fourth, which is how those of the program's network were chosen.
+tiles and judged on the fourth, which is how those of the program's network were chosen.  With
+--half the inputs, weights and outputs of each network's features are rounded to 16 bit, as a GPU
+does (float16; bfloat16 for comparison); F1 and AJI against the nuclei with 32 bit stand beside.
 """
 
 from __future__ import annotations
@@ -18,7 +21,9 @@ import time
 from pathlib import Path
 
 import numpy as np
+import torch
 
+from napari_mosaik.learning.devices import ComputeDevice
 from napari_mosaik.segment import ClassicalNuclei
 from napari_mosaik.segment.masks import renumber
 from napari_mosaik.segment.metrics import object_scores
@@ -64,6 +69,26 @@ def judge(model, tiles):
         f"mean_{key}": float(np.mean([v[key] for v in found.values()])) for key in ("f1", "aji")
     }
     return {"tiles": found, **means}
+
+
+def halved(weights, tiles, inner_type):
+    """Scores with 16-bit features, and how far these nuclei are those with 32 bit."""
+    whole, half = (StarDistNuclei(weights, device=ComputeDevice.cpu(1)) for _ in range(2))
+
+    def rounded(tensor):
+        return tensor.to(inner_type).float()
+
+    for name, layer in half.network.layers.items():
+        if name not in ("prob", "dist"):
+            layer.weight.data, layer.bias.data = rounded(layer.weight), rounded(layer.bias)
+            layer.register_forward_pre_hook(lambda _, inputs: (rounded(inputs[0]),))
+            layer.register_forward_hook(lambda _, inputs, output: rounded(output))
+    found = judge(half, tiles)
+    for name, rgb, _, spacing_um in tiles:
+        both = [model.segment(rgb, spacing_um) for model in (whole, half)]
+        scores = object_scores(*both)
+        found["tiles"][name] |= {"same_f1": scores.f1, "same_aji": scores.aji}
+    return found
 
 
 def left_out(weights, tiles):
@@ -122,6 +147,7 @@ def main():
     parser.add_argument("--weights", type=Path, nargs="*", default=[])
     parser.add_argument("--tiles", type=Path, default=TILES)
     parser.add_argument("--left-out", action="store_true")
+    parser.add_argument("--half", action="store_true")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     tiles = list(read_tiles(given.tiles))
@@ -132,12 +158,26 @@ def main():
         if given.left_out:
             found["left_out"] = left_out(weights, tiles)
         results[f"{weights.name} {weights.hash[:8]}"] = found
+        for inner_type in (torch.float16, torch.bfloat16) if given.half else ():
+            name = f"{weights.name} {weights.hash[:8]} {inner_type}"
+            results[name] = halved(weights, tiles, inner_type)
     if given.json:
         print(json.dumps(results, indent=1))
-        return
+    else:
+        tell(results)
+
+
+def tell(results):
+    """The results in lines of words."""
     for name, result in results.items():
         each = "  ".join(f"{tile} {v['f1']:.3f}" for tile, v in result["tiles"].items())
         print(f"{name}: F1 {each}  mean {result['mean_f1']:.3f}  AJI {result['mean_aji']:.3f}")
+        if "torch" in name:
+            each = "  ".join(
+                f"{tile} F1 {v['same_f1']:.3f} AJI {v['same_aji']:.3f}, {v['found']} nuclei"
+                for tile, v in result["tiles"].items()
+            )
+            print(f"    against 32 bit: {each}")
         if "megapixels_per_s" in result:
             print(
                 f"    {result['megapixels_per_s']:.2f} Mpx/s, whole pipeline "

@@ -348,7 +348,10 @@ def test_a_device_that_is_not_there_is_named_before_anything_is_done(case, capsy
     assert "--device mps" in words
     assert "omit --device" in words
     assert call(*command, str(case), "--device", "gpu") == 2
-    assert "'gpu' is not one of 'auto', 'cpu', 'cuda', 'mps'" in capsys.readouterr().err
+    assert (
+        "'gpu' is not one of 'auto', 'cpu', 'cuda', 'cuda-float32', 'mps'"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -13,12 +15,13 @@ from torch.utils._pytree import tree_flatten, tree_map
 from napari_mosaik.core import InputError, MosaikError, Progress
 from napari_mosaik.learning.devices import ComputeDevice, preferred_device
 from napari_mosaik.predictor import TrainParams, held_out_cases, network_device, predict, train
+from napari_mosaik.predictor.prediction import member_network
 from napari_mosaik.segment.densenet.network import (
     DenseNetParams,
     DenseNetTissueModel,
     TissueNetwork,
 )
-from napari_mosaik.segment.stardist import StarDistNuclei
+from napari_mosaik.segment.stardist import StarDistNuclei, predict_maps
 from tests.predictor.test_training import finish
 from tests.segment.test_stardist_nuclei import noise, random_weights
 
@@ -50,10 +53,14 @@ class Away(torch.Tensor):
 
 
 WITHOUT_MEMORY = {"aten::_to_copy", "aten::copy_", "aten::detach"}
+CONVOLUTIONS = {"aten::convolution", "aten::conv2d"}
 
 
 class Double(TorchDispatchMode):
     """Computes for tensors that are away; counts transfers; runs out of memory on request.
+
+    It knows which memory of the CPU is page-locked, and computes convolutions with 16 bit inside
+    of `DoubleDevice.halved` as a GPU does: from rounded numbers, with sums of 32 bit.
 
     Parameters
     ----------
@@ -61,16 +68,59 @@ class Double(TorchDispatchMode):
         At which operations on the double there is not enough memory, by their number.
     """
 
+    active: ClassVar[list[Double]] = []
+
     def __init__(self, short_of_memory=()):
         super().__init__()
         self.short_of_memory = set(short_of_memory)
         self.n_operations = 0
         self.there: list[tuple[int, ...]] = []
         self.back: list[tuple[int, ...]] = []
+        self.locked: list[torch.Tensor] = []
+        self.waiting: list[str] = []
+        """Transfers for which the processor waits: of memory that is not locked, or asked for."""
+        self.unread: list[tuple[int, ...]] = []
+        """What was sent back without waiting, until somebody waits."""
+        self.half, self.halved, self.whole = None, 0, 0
+
+    def __enter__(self):
+        self.active.append(self)
+        return super().__enter__()
+
+    def __exit__(self, *error):
+        if self.active and self.active[-1] is self:
+            self.active.pop()
+        return super().__exit__(*error)
+
+    def _is_locked(self, tensor):
+        return any(one.data_ptr() == tensor.data_ptr() for one in self.locked)
+
+    def _halved(self, function, args, kwargs):
+        def rounded(x):
+            if not isinstance(x, torch.Tensor):
+                return x
+            return x.to(self.half).float()
+
+        self.halved += 1
+        args, kwargs = tree_map(rounded, (args, kwargs))
+        return function(*args, **kwargs).to(self.half)
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
         name = function._schema.name
+        if name in ("aten::pin_memory", "aten::_pin_memory"):
+            assert not isinstance(args[0], Away)
+            self.locked.append(args[0].clone())
+            return self.locked[-1]
+        if name == "aten::is_pinned":
+            return self._is_locked(args[0])
+        is_locked = bool(kwargs.pop("pin_memory", False))
+        if name == "aten::copy_" and isinstance(args[1], Away) and not isinstance(args[0], Away):
+            assert self._is_locked(args[0])
+            self.back.append(tuple(args[0].shape))
+            is_queued = (args[2] if len(args) > 2 else False) or kwargs.get("non_blocking")
+            (self.unread if is_queued else self.waiting).append(tuple(args[0].shape))
+            return args[0].copy_(args[1].here)
         if name in ("aten::to", "aten::cpu", "aten::float"):  # not taken apart without gradients
             with self:
                 return function.decompose(*args, **kwargs)
@@ -79,8 +129,13 @@ class Double(TorchDispatchMode):
         to = kwargs.get("device")
         if name == "aten::_to_copy" and to is not None and not is_away and to == AWAY:
             self.there.append(tuple(tensors[0].shape))
+            if not (kwargs.get("non_blocking") and self._is_locked(tensors[0])):
+                self.waiting.append(tuple(tensors[0].shape))
         elif name == "aten::_to_copy" and is_away and to is not None and to.type == "cpu":
             self.back.append(tuple(tensors[0].shape))
+            self.waiting.append(tuple(tensors[0].shape))
+            is_away = False
+        elif name == "aten::empty_like" and to is not None and to.type == "cpu":
             is_away = False
         elif is_away and name not in WITHOUT_MEMORY:
             here = [x for x in tensors if not isinstance(x, Away) and x.ndim]
@@ -93,7 +148,13 @@ class Double(TorchDispatchMode):
         if to is not None:
             kwargs["device"] = torch.device("cpu")
         args, kwargs = tree_map(lambda x: x.here if isinstance(x, Away) else x, (args, kwargs))
-        found = function(*args, **kwargs)
+        if is_away and self.half and name in CONVOLUTIONS:
+            found = self._halved(function, args, kwargs)
+        else:
+            self.whole += is_away and name in CONVOLUTIONS
+            found = function(*args, **kwargs)
+        if is_locked:
+            self.locked.append(found)
         if not is_away:
             return found
         known = {id(x.here): x for x in tensors if isinstance(x, Away)}
@@ -112,10 +173,30 @@ class DoubleDevice(ComputeDevice):
     notes: list[str] = field(default_factory=list)
     item: str = "slide"
 
+    @property
+    def queues(self):
+        return self.device.type == AWAY.type
+
+    def _wait(self):
+        Double.active[-1].unread.clear()
+
+    def halved(self):
+        return _half(self.inner_type) if self.inner_type != torch.float32 else nullcontext()
+
+
+@contextmanager
+def _half(inner_type):
+    double = Double.active[-1]
+    double.half = inner_type
+    try:
+        yield
+    finally:
+        double.half = None
+
 
 @pytest.fixture(autouse=True)
 def _same_parameters(monkeypatch):
-    """Parameters stay the same objects when they move, as they do on a GPU."""
+    """Parameters stay the same objects when they move, as on a GPU; it has no 16-bit units."""
     plain = torch.nn.Module.to
 
     def to(module, *args, **kwargs):
@@ -126,6 +207,7 @@ def _same_parameters(monkeypatch):
             torch.__future__.set_swap_module_params_on_conversion(False)
 
     monkeypatch.setattr(torch.nn.Module, "to", to)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (6, 1))
 
 
 SHORT = TrainParams(epochs=1, members=1, intervals=False, with_companions=False)
@@ -323,7 +405,7 @@ def test_the_networks_of_nuclei_and_tissue_name_where_and_how_precisely_they_com
     network = TissueNetwork(3, (8, 8, 8, 8)).eval()
     for made, compute in (
         (
-            lambda device: StarDistNuclei(weights, device=device.device),
+            lambda device: StarDistNuclei(weights, device=device),
             lambda model: model.segment(rgb, 0.5),
         ),
         (
@@ -342,15 +424,160 @@ def test_the_networks_of_nuclei_and_tissue_name_where_and_how_precisely_they_com
             there = made(DoubleDevice())
             found = compute(there)
             assert there.computed_on["device"] == "GPU (meta)"
+            assert there.computed_on["precision"] == "32 bit"
         assert double.n_operations > 20
         assert double.back
+        assert double.halved == 0
         np.testing.assert_allclose(found, expected, atol=1e-6)
-    half = StarDistNuclei(weights, bfloat16=True, device="cpu")
+    half = StarDistNuclei(weights, bfloat16=True, device=ComputeDevice.cpu(1))
     assert half.computed_on["precision"] == "16 bit (bfloat16)"
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Some GPU")
     record = ComputeDevice(torch.device("cuda"), 1, has_gpu=True).record()
     assert record["device"] == "Some GPU"
     assert set(record) == {"device", "precision", "torch", "cuda", "cudnn"}
+
+
+TOO_LARGE = "The network's numbers are too large for 16 bit; 32 bit from here on."
+TISSUE = TissueNetwork(3, (8, 8, 8, 8)).eval()
+
+
+@pytest.mark.parametrize("half", [None, torch.float16])
+def test_pictures_are_sent_as_8_bit_from_locked_memory_and_nothing_waits_but_for_results(half):
+    rgb = noise((80, 96))
+    device = DoubleDevice(half=half)
+    with Double() as double:
+        StarDistNuclei(random_weights(), device=device).segment(rgb, 0.5)
+        n_weights = double.there.index((80, 96, 3))
+        assert double.waiting == double.there[:n_weights]  # the network itself
+        del double.waiting[:]
+        model = DenseNetTissueModel(TISSUE, DenseNetParams(), device=DoubleDevice(half=half))
+        here = [one.clone() for one in model.network.parameters()]
+        model.predict_block(rgb, 2.0)
+        model.network.to("cpu")
+    assert (1, 80, 96, 3) in double.there
+    assert not {(80, 96, 3), (1, 80, 96, 3)} & set(double.waiting)
+    assert double.unread == []  # each result is waited for
+    assert (20, 24, 3) in double.back
+    assert (20, 24, 3) not in double.waiting
+    assert len(here) == len(list(TISSUE.parameters()))
+
+
+def test_a_prediction_waits_for_no_transfer_but_that_of_its_result(small_cases, on_cpu):
+    with Double() as double:
+        predict(on_cpu, small_cases[2], device=DoubleDevice())
+    n_tiles = len(small_cases[2].codes)
+    assert (n_tiles, 5) in double.back
+    assert double.unread == []
+    network = member_network(on_cpu, 0)
+    assert set(double.waiting) <= {
+        tuple(x.shape) for x in (*network.parameters(), *network.buffers())
+    }
+
+
+def test_features_are_computed_with_16_bit_and_what_is_read_off_them_with_32():
+    rgb, weights = noise((80, 96)), random_weights()
+    with Double() as double:
+        there = StarDistNuclei(weights, device=DoubleDevice(half=torch.float16))
+        points, scores, rays = there.candidates(rgb, 0.5)
+    assert there.computed_on["precision"] == "16 bit (float16)"
+    assert there.provenance["dtype"] == "float16"
+    heads = {"prob", "dist"}
+    assert double.halved == len(there.network.layers) - len(heads)
+    assert double.whole == len(heads)
+    assert scores.dtype == rays.dtype == np.float32
+    assert len(points) > 10
+    image = rgb.astype(np.float32) / 255
+    exact = predict_maps(weights.network(), image)
+    with Double():
+        device = DoubleDevice(half=torch.float16)
+        found = predict_maps(weights.network().to(device.device), image, device)
+    for mine, other in zip(found, exact, strict=True):
+        np.testing.assert_allclose(mine, other, atol=0.01 * np.ptp(other))
+        assert not np.array_equal(mine, other)
+    with Double() as double:
+        model = DenseNetTissueModel(
+            TISSUE, DenseNetParams(), device=DoubleDevice(half=torch.float16)
+        )
+        found = model.predict_block(rgb, 2.0)
+        TISSUE.to("cpu")
+    assert model.computed_on["precision"] == "16 bit (float16)"
+    assert double.halved > 100
+    assert double.whole == 0
+    here = DenseNetTissueModel(TISSUE, DenseNetParams(), device=ComputeDevice.cpu(1))
+    np.testing.assert_allclose(found, here.predict_block(rgb, 2.0), atol=2e-3)
+
+
+def test_cuda_computes_with_16_bit_where_it_can_unless_all_32_are_asked_for(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (7, 5))
+    device = ComputeDevice.best(4)
+    assert (device.device.type, device.queues) == ("cuda", True)
+    assert device.precision == "16 bit (float16)"
+    for inside, inner_type in (device.mixed(), torch.bfloat16), (device.halved(), torch.float16):
+        assert isinstance(inside, torch.autocast)
+        assert (inside.device, inside.fast_dtype) == ("cuda", inner_type)
+    with preferred_device("cuda-float32"):
+        whole = ComputeDevice.best(4)
+        assert network_device(SHORT).precision == "32 bit"
+    assert (whole.device.type, whole.has_gpu, whole.precision) == ("cuda", True, "32 bit")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: False)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (6, 1))
+    assert device.precision == "32 bit"
+    for inside in (device.mixed(), device.halved(), whole.mixed(), whole.halved()):
+        assert not isinstance(inside, torch.autocast)
+
+
+def test_a_network_whose_numbers_are_too_large_for_16_bit_computes_with_32():
+    rgb, weights, arrays = noise((80, 96)), random_weights(), {}
+    for name, values in weights.arrays.items():  # without a bias: the outputs stay the same
+        times = {"layers.conv2d.weight": 2.0**20, "layers.features.weight": 2.0**-20}.get(name, 1)
+        arrays[name] = values * np.float32(times)
+    expected = StarDistNuclei(weights, device=ComputeDevice.cpu(1)).segment(rgb, 0.5)
+    with Double():
+        model = StarDistNuclei(
+            replace(weights, arrays=arrays), device=DoubleDevice(half=torch.float16)
+        )
+        np.testing.assert_array_equal(model.segment(rgb, 0.5), expected)
+        assert model.notes == (TOO_LARGE,)
+        assert model.computed_on["precision"] == "32 bit"
+        model.segment(rgb, 0.5)
+    assert model.notes == (TOO_LARGE,)
+    network = TissueNetwork(3, (8, 8, 8, 8)).eval()
+    with torch.no_grad():
+        network.head.weight.mul_(1e9)
+    models = [
+        DenseNetTissueModel(network, DenseNetParams(), device=device)
+        for device in (ComputeDevice.cpu(1), DoubleDevice(half=torch.float16))
+    ]
+    here = models[0].predict_block(rgb, 2.0)
+    with Double():
+        np.testing.assert_allclose(models[1].predict_block(rgb, 2.0), here, atol=1e-4)
+    assert models[1].notes == (TOO_LARGE,)
+    assert models[1].computed_on["precision"] == "32 bit"
+
+
+def test_a_system_that_locks_no_memory_copies_all_the_same(monkeypatch):
+    def refuse(*_, **__):
+        raise RuntimeError("CUDA error: OS call failed")
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", refuse)
+    monkeypatch.setattr(torch, "empty_like", refuse)
+    values = torch.arange(6.0)
+    with Double() as double:
+        device = DoubleDevice()
+        there = device.put(values)
+        assert torch.equal(device.fetch(there), values)
+    assert double.waiting == [(6,), (6,)]
+
+
+def test_on_the_cpu_nothing_is_copied_or_locked():
+    device, values = ComputeDevice.cpu(1), torch.arange(6.0)
+    with Double() as double:
+        assert device.put(values) is values
+        assert device.fetch(values) is values
+    assert double.locked == []
+    assert device.precision == "32 bit"
 
 
 @pytest.mark.gui
@@ -381,7 +608,7 @@ def test_the_window_offers_the_devices_that_are_there_and_its_jobs_compute_on_th
 
     run()
     qtbot.keyClick(choice.box, Qt.Key.Key_Shift)  # turns to the list
-    qtbot.waitUntil(lambda: offered() == ["auto", "cpu", "cuda"])
+    qtbot.waitUntil(lambda: offered() == ["auto", "cpu", "cuda", "cuda-float32"])
     choice.box.setCurrentIndex(1)
     run()
     assert found == ["cuda", "cpu"]

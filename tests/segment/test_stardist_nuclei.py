@@ -24,6 +24,7 @@ from napari_mosaik.core.blocks import cut
 from napari_mosaik.core.frame import Lattice
 from napari_mosaik.core.progress import cancellable
 from napari_mosaik.core.raster import Raster
+from napari_mosaik.learning.devices import ComputeDevice
 from napari_mosaik.segment import NucleiParams, segment_nuclei
 from napari_mosaik.segment.densenet.training import stain_augmented
 from napari_mosaik.segment.metrics import object_scores
@@ -345,29 +346,51 @@ def test_outlines_are_moved_outwards(trained):
 def test_the_cpu_continues_when_the_gpu_runs_out_of_memory(trained, monkeypatch):
     """The network is said to lie on a card whose memory is full; the nuclei are the same."""
     rgb, _ = discs(96, seed=95)
-    expected = StarDistNuclei(trained[0], device="cpu").segment(rgb, 0.5)
-    model = StarDistNuclei(trained[0], device="cpu")
-    first = model.network.requires_grad_(False).to("meta")
-
-    run = PieceWork.run
+    expected = StarDistNuclei(trained[0], device=ComputeDevice.cpu(1)).segment(rgb, 0.5)
+    run, card = PieceWork.run, ComputeDevice(torch.device("cpu"), 4, has_gpu=True, item="piece")
+    model, room, tried = StarDistNuclei(trained[0], device=card), 2, []
 
     def full(work, *rest):
-        if work.network is first:
+        tried.append((work.device.has_gpu, work.batch_size))
+        if work.device.has_gpu and work.batch_size > room:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return run(work, *rest)
 
     monkeypatch.setattr(PieceWork, "run", full)
     np.testing.assert_array_equal(model.segment(rgb, 0.5), expected)
-    assert len(model.notes) == 1
-    assert "the CPU segments the nuclei from here on" in model.notes[0]
+    assert model.notes == ("The GPU ran out of memory; batches of 2 from here on.",)
     np.testing.assert_array_equal(model.segment(rgb, 0.5), expected)
-    assert len(model.notes) == 1
+    assert tried == [(True, 4), (True, 2), (True, 2)]
+    room = 0
+    np.testing.assert_array_equal(model.segment(rgb, 0.5), expected)
+    assert tried[3:] == [(True, 2), (True, 1), (False, 4)]
+    assert "not enough for one piece; the CPU computes from here on" in model.notes[-1]
+    assert len(model.notes) == 3
+
+
+def test_of_two_blocks_in_a_queue_one_finds_out_that_the_memory_is_too_small(monkeypatch):
+    card = ComputeDevice(torch.device("cpu"), 4, has_gpu=True, item="piece")
+    model = StarDistNuclei(random_weights(), RANGE, device=card, at_once=4)
+    assert model._idle.qsize() == 2
+    both, run = threading.Barrier(2), PieceWork.run
+
+    def full(work, *rest):
+        if work.batch_size == 4:
+            both.wait(60)
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return run(work, *rest)
+
+    monkeypatch.setattr(PieceWork, "run", full)
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda one: model.candidates(one, 0.5), [noise((160, 192))] * 2))
+    assert model.notes == ("The GPU ran out of memory; batches of 2 from here on.",)
+    np.testing.assert_array_equal(found[0][0], found[1][0])
 
 
 def test_networks_side_by_side_give_what_one_after_another_gives(monkeypatch):
     images = [noise((160, 192)), noise((176, 160))[::-1].copy()]
     alone = [StarDistNuclei(random_weights(), RANGE).candidates(one, 0.5) for one in images]
-    model = StarDistNuclei(random_weights(), RANGE, device="cpu", at_once=2)
+    model = StarDistNuclei(random_weights(), RANGE, device=ComputeDevice.cpu(1), at_once=2)
     both, run, before = threading.Barrier(2), PieceWork.run, torch.get_num_threads()
 
     def together(work, *rest):
@@ -385,7 +408,7 @@ def test_networks_side_by_side_give_what_one_after_another_gives(monkeypatch):
 
 
 def test_networks_share_the_cores_that_measure_nothing():
-    model = StarDistNuclei(random_weights(), RANGE, device="cpu", at_once=2)
+    model = StarDistNuclei(random_weights(), RANGE, device=ComputeDevice.cpu(1), at_once=2)
     before, shares = torch.get_num_threads(), {}
     with model._turn(), model._counted("_in_work"):
         model._share_cores(8)

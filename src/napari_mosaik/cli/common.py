@@ -148,10 +148,11 @@ def _use_device(context: typer.Context, name: Any) -> Any:
 
 
 Device = Annotated[
-    Literal["auto", "cpu", "cuda", "mps"],
+    Literal["auto", "cpu", "cuda", "cuda-float32", "mps"],
     typer.Option(
         callback=_use_device,
-        help="Where networks compute. auto: a CUDA device where torch finds one.",
+        help="Where networks compute. auto: a CUDA device where torch finds one. "
+        "cuda-float32: without its 16-bit numbers.",
     ),
 ]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
@@ -16,14 +16,17 @@ from napari_mosaik.core.progress import checkpoint
 __all__ = [
     "ComputeDevice",
     "DeviceName",
+    "is_out_of_memory",
     "known_devices",
     "preferred_device",
     "stoppable",
     "thread_count",
 ]
 
-DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+DeviceName = Literal["auto", "cpu", "cuda", "cuda-float32", "mps"]
 T = TypeVar("T")
+_TENSOR_CORES = (7, 0)
+"""Compute capability of CUDA from which 16-bit numbers are faster."""
 _preferred: list[DeviceName] = ["auto"]
 """Which device `ComputeDevice.best` takes; see `preferred_device`."""
 
@@ -44,6 +47,8 @@ class ComputeDevice:
         What had to change, as sentences for the user.
     item
         What a batch consists of, in the singular.
+    half
+        Type in which `halved` computes; if None float16 where CUDA has units for it, else float32.
     """
 
     device: torch.device
@@ -51,6 +56,7 @@ class ComputeDevice:
     has_gpu: bool
     notes: list[str] = field(default_factory=list)
     item: str = "image"
+    half: torch.dtype | None = None
     _requested_size: int = 0
 
     def __post_init__(self) -> None:
@@ -62,7 +68,9 @@ class ComputeDevice:
         name = _preferred[-1]
         if name == "auto":
             name = "cuda" if torch.cuda.is_available() else "cpu"
-        return cls(torch.device(name), batch_size, has_gpu=name != "cpu", item=item)
+        kind, _, whole = name.partition("-")
+        half = torch.float32 if whole else None
+        return cls(torch.device(kind), batch_size, has_gpu=name != "cpu", item=item, half=half)
 
     @classmethod
     def cpu(cls, batch_size: int) -> ComputeDevice:
@@ -84,18 +92,80 @@ class ComputeDevice:
             found["cudnn"] = str(torch.backends.cudnn.version())  # type: ignore[no-untyped-call]
         return found
 
+    @property
+    def queues(self) -> bool:
+        """Whether work is queued on the device while the processor goes on."""
+        return self.device.type == "cuda"
+
+    @property
+    def inner_type(self) -> torch.dtype:
+        """Type in which `halved` computes."""
+        if self.half is not None:
+            return self.half
+        has_units = self.queues and torch.cuda.get_device_capability(self.device) >= _TENSOR_CORES
+        return torch.float16 if has_units else torch.float32
+
+    @property
+    def precision(self) -> str:
+        """How precisely `halved` computes, for `record`."""
+        name = str(self.inner_type).removeprefix("torch.")
+        return "32 bit" if self.inner_type == torch.float32 else f"16 bit ({name})"
+
     def put(self, values: Tensor) -> Tensor:
-        """The values (any shape; µm, labels... as they are) on the device; themselves if there."""
+        """The values (any shape; µm, labels... as they are) on the device; themselves if there.
+
+        On their way to a GPU with a queue they lie in page-locked memory, and nothing waits.
+        """
+        if self.queues and values.device.type == "cpu":
+            with suppress(RuntimeError):  # where the system locks no more pages, the copy waits
+                values = values.pin_memory()
+            return values.to(self.device, non_blocking=True)
         return values.to(self.device)
+
+    def fetch(self, values: Tensor) -> Tensor:
+        """The values (any shape, unit as they are) in the processor's memory.
+
+        Waits for what the device was given before, and not for what other threads give it later.
+        """
+        if not self.queues:
+            return values.cpu()
+        try:
+            here = torch.empty_like(values, device="cpu", pin_memory=True)
+        except RuntimeError:
+            return values.cpu()
+        here.copy_(values, non_blocking=True)
+        self._wait()
+        return here
+
+    def _wait(self) -> None:
+        done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        done.record()
+        done.synchronize()
 
     def mixed(self) -> AbstractContextManager[object]:
         """Layers that tolerate it compute with 16 bit inside; only where a GPU has bfloat16.
 
         For training: its range is that of 32 bit, so that no gradient is lost.
         """
-        if self.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
-            return torch.autocast("cuda", torch.bfloat16)
+        has_it = self.queues and torch.cuda.is_bf16_supported(including_emulation=False)
+        if has_it and self.half != torch.float32:
+            return torch.autocast(self.device.type, torch.bfloat16)
         return nullcontext()
+
+    def halved(self) -> AbstractContextManager[object]:
+        """Layers that tolerate it compute in `inner_type` inside.
+
+        For results of a network that is trained: float16 is the more precise type, and what is too
+        large for it becomes infinite, which the caller has to look for (`widen`).
+        """
+        if self.inner_type == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, self.inner_type)
+
+    def widen(self) -> None:
+        """Compute with 32 bit from here on, because numbers are too large for 16."""
+        self.half = torch.float32
+        self.notes.append("The network's numbers are too large for 16 bit; 32 bit from here on.")
 
     def exact(self) -> AbstractContextManager[object]:
         """Convolutions compute with all 32 bit and repeat themselves inside; for results."""
@@ -116,7 +186,7 @@ class ComputeDevice:
             try:
                 return compute()
             except RuntimeError as error:
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
             self.reduce_batch_size()
             moved()
@@ -149,7 +219,7 @@ class ComputeDevice:
         )
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
+def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether a GPU lacks memory; Apple's says so in words alone."""
     return isinstance(error, torch.OutOfMemoryError) or "backend out of memory" in str(error)
 
@@ -158,6 +228,7 @@ def known_devices() -> tuple[DeviceName, ...]:
     """The devices that torch can use on this computer."""
     gpus: dict[DeviceName, bool] = {
         "cuda": torch.cuda.is_available(),
+        "cuda-float32": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
     }
     return ("cpu", *(name for name, there in gpus.items() if there))

@@ -198,8 +198,8 @@ def infer(
                 suv[part] = earlier.suv_norm[rows[part]]
                 continue
             logits, value = network(*map(device.put, batch_tensors(inputs, rows[part])))
-            probability[part] = torch.softmax(logits, dim=1).cpu().numpy()
-            suv[part] = value.cpu().numpy()
+            probability[part] = device.fetch(torch.softmax(logits, dim=1)).numpy()
+            suv[part] = device.fetch(value).numpy()
     return probability, suv
 
 
@@ -401,7 +401,7 @@ def _whole_slide(
         with torch.no_grad(), device.exact():
             found = network.to(device.device)(scene.to(device))
             values = found.suv_norm, torch.softmax(found.logits, dim=1), found.source
-        return tuple(value.cpu().numpy().astype(float) for value in values)
+        return tuple(device.fetch(value).numpy().astype(float) for value in values)
 
     for number in range(int(model.card["settings"]["members"])):
         network = cast(SlideNetwork, member_network(model, number))

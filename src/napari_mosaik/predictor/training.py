@@ -449,7 +449,7 @@ class _SlideTask(_Task):
         network.eval()
         with torch.no_grad(), device.exact():
             found = network(self._checked.to(device)).suv_norm
-        suv_norm = found.cpu().numpy()[self.data.validation_rows]
+        suv_norm = device.fetch(found).numpy()[self.data.validation_rows]
         return self._errors(np.asarray(suv_norm, float))
 
 

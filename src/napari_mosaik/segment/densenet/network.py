@@ -161,7 +161,7 @@ class DenseNetTissueModel:
     @property
     def computed_on(self) -> dict[str, str]:
         """Device, its precision and the versions that the probabilities depend on."""
-        return self.device.record()
+        return self.device.record(self.device.precision)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -205,24 +205,28 @@ class DenseNetTissueModel:
                 f"the network reads pixels of {self.read_spacing_um:g} µm; {spacing_um:g} µm is "
                 "not a whole fraction of that. Read the slide at that size."
             )
-        images = prepared(reduce_rgb(rgb, factor)[None])
+        images = reduce_rgb(rgb, factor)[None]
         if not self.device.has_gpu:
             return self._coarse(images)
         with _GPU_LOCK:
             return self.device.with_enough_memory(lambda: self._coarse(images))
 
-    def _coarse(self, images: Tensor) -> Float32:
-        """Probabilities (rows, columns, classes) on the class lattice."""
+    def _coarse(self, images: NDArray[np.uint8]) -> Float32:
+        """Probabilities (rows, columns, classes) on the class lattice of one image (1, r, c, 3)."""
         network = self.network.eval()
         if next(network.parameters()).device != self.device.device:
             network.to(self.device.device)
         with torch.inference_mode(), self.device.exact():
-            scores = network(images.to(self.device.device))
+            with self.device.halved():
+                scores = network(prepared(images, self.device))
+            if self.device.inner_type == torch.float16 and not bool(scores.isfinite().all()):
+                self.device.widen()
+                scores = network(prepared(images, self.device))
             cell = round(self.spacing_um / self.read_spacing_um)
             coarse = functional.avg_pool2d(
-                torch.softmax(scores, dim=1), cell, ceil_mode=True, count_include_pad=False
+                torch.softmax(scores.float(), dim=1), cell, ceil_mode=True, count_include_pad=False
             )
-        return np.ascontiguousarray(coarse[0].permute(1, 2, 0).cpu().numpy())
+            return np.ascontiguousarray(self.device.fetch(coarse[0].permute(1, 2, 0)).numpy())
 
     def predict(self, image: Raster) -> Raster:
         """Probabilities (rows, columns, classes) of an image, fraction, on the class lattice."""
@@ -254,10 +258,14 @@ def load_densenet(folder: Path) -> DenseNetTissueModel:
     return DenseNetTissueModel(network.eval(), params, tuple(card["classes"]), card["training"])
 
 
-def prepared(images: NDArray[np.uint8]) -> Tensor:
-    """8-bit images (n, rows, columns, 3) as input (n, 3, rows, columns), dimensionless."""
-    scaled = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 255
-    return (scaled - _MEAN) / _SPREAD
+def prepared(images: NDArray[np.uint8], device: ComputeDevice | None = None) -> Tensor:
+    """8-bit images (n, rows, columns, 3) as input (n, 3, rows, columns), dimensionless.
+
+    They are sent to the *device*, if it is given, as they are.
+    """
+    levels = torch.from_numpy(np.ascontiguousarray(images))
+    there = levels if device is None else device.put(levels)
+    return (there.permute(0, 3, 1, 2).float() / 255 - _MEAN) / _SPREAD
 
 
 def arrays_of(network: nn.Module) -> dict[str, NDArray[Any]]:

@@ -399,15 +399,14 @@ class TissueTask:
         amount = max(float(_labelled_weight(y, weights, w)), 1e-12)
         for start in range(0, len(x), device.batch_size):
             part = slice(start, start + device.batch_size)
-            yield (self._summed(x[part], y[part], w[part], weights, device.device) / amount,)
+            yield (self._summed(x[part], y[part], w[part], weights, device) / amount,)
 
     def _summed(
-        self, x: Tensor, y: Tensor, w: Tensor, weights: Tensor, device: torch.device
+        self, x: Tensor, y: Tensor, w: Tensor, weights: Tensor, device: ComputeDevice
     ) -> Tensor:
-        mixed = self.params.mixed_precision and device.type == "cuda"
-        with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
-            scores = self.network(x.to(device))
-        return _summed_loss(scores.float(), y.to(device), w.to(device), weights.to(device))
+        with device.mixed() if self.params.mixed_precision else device.exact():
+            scores = self.network(device.put(x))
+        return _summed_loss(scores.float(), *map(device.put, (y, w, weights)))
 
     def validate(self, network: nn.Module, device: ComputeDevice) -> dict[str, float]:
         """Loss over all validation tiles; empty where none of their pixels has a class."""
@@ -424,9 +423,9 @@ class TissueTask:
         network.eval()
         for start in range(0, len(self.validation), device.batch_size):
             rows = self.validation[start : start + device.batch_size]
-            with torch.inference_mode():
-                x = prepared(self.tiles.images[rows]).to(device.device)
-                yield network(x).float().cpu()
+            with torch.inference_mode(), device.exact():
+                scores = device.fetch(network(prepared(self.tiles.images[rows], device)))
+            yield scores
 
     def compared(self, parent: DenseNetTissueModel, device: ComputeDevice) -> dict[str, Any] | None:
         """Mean Dice of the parent and of this network on the validation tiles; None without any."""

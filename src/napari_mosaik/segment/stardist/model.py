@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from queue import LifoQueue
 from threading import BoundedSemaphore, Lock
@@ -19,11 +20,11 @@ from threadpoolctl import ThreadpoolController
 from torch.nn import functional
 
 from napari_mosaik.core.compiled import compiled
-from napari_mosaik.core.errors import InputError, MosaikError
+from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import Mask
 from napari_mosaik.core.progress import checkpoint, reach_of_item
 from napari_mosaik.core.window import Slices
-from napari_mosaik.learning.devices import ComputeDevice
+from napari_mosaik.learning.devices import ComputeDevice, is_out_of_memory
 from napari_mosaik.segment.filters import Float32, require_rgb
 from napari_mosaik.segment.masks import Labels, renumber
 from napari_mosaik.segment.stardist.network import (
@@ -58,6 +59,8 @@ _SAME_SIZE = 0.01
 _CHECK_S = 0.05
 _READ, _THROUGH, _FOUND = 0.15, 0.85, 0.9
 """Shares of a block's time (fractions of 1) until it is read, through the network, and joined."""
+_GPU_PIECES = 8
+"""So many pieces a side does a GPU compute at once: 1024 x 1536 positions, about 2 GiB."""
 _AT_ONCE = 1 << 14
 """Candidates between two places to stop: about 0.2 s of one core."""
 
@@ -101,13 +104,13 @@ class StarDistNuclei:
     prob_threshold, nms_threshold
         Replace the network's own thresholds.
     bfloat16
-        Compute the convolutions in bfloat16: faster where CPU or GPU support it.
+        Compute the convolutions in bfloat16 also on a CPU: faster where it supports it.
     device
-        torch device of the network; the GPU if there is one, if None.  When a GPU runs out of
-        memory, the CPU continues, and ``notes`` reports it.
+        Where the network computes; the GPU if there is one, if None.  When a GPU runs out of
+        memory, it computes fewer pieces at once, at last the CPU continues, and ``notes`` tells it.
     at_once
-        Blocks (count) whose network may run side by side on the CPU, sharing its cores; a GPU takes
-        one after another.
+        Blocks (count) whose network may run side by side on the CPU, sharing its cores; a GPU has
+        two in its queue, so that it never waits for what the processor does with one of them.
     """
 
     name = "stardist"
@@ -120,25 +123,25 @@ class StarDistNuclei:
         prob_threshold: float | None = None,
         nms_threshold: float | None = None,
         bfloat16: bool = False,
-        device: str | None = None,
+        device: ComputeDevice | None = None,
         at_once: int = 1,
     ) -> None:
         self.weights = weights
         self.value_range = value_range
         self.prob_threshold = weights.prob_threshold if prob_threshold is None else prob_threshold
         self.nms_threshold = weights.nms_threshold if nms_threshold is None else nms_threshold
-        self.dtype = torch.bfloat16 if bfloat16 else torch.float32
-        self.network = weights.network().to(device or ComputeDevice.best(1).device)
-        self.notes: list[str] = []
+        self.device = device or ComputeDevice.best(_GPU_PIECES, item="piece of a block")
+        if bfloat16:
+            self.device = replace(self.device, half=torch.bfloat16)
+        self.network = weights.network().to(self.device.device)
         self.at_once = at_once
         self._prepare()
 
     def _prepare(self) -> None:
         """Memory for the blocks whose network runs side by side, each used again."""
-        on_cpu = next(self.network.parameters()).device.type == "cpu"
         self._idle = LifoQueue[PieceWork]()
-        for _ in range(self.at_once if on_cpu else 1):
-            self._idle.put(PieceWork(self.network, self.dtype))
+        for _ in range(min(self.at_once, 2) if self.device.has_gpu else self.at_once):
+            self._idle.put(PieceWork(self.network, self.device))
         self._lock, self._in_turn, self._in_work = Lock(), 0, 0
         self._measuring = BoundedSemaphore(max(1, torch.get_num_threads() // 2))
 
@@ -156,8 +159,8 @@ class StarDistNuclei:
     def _turn(self) -> Iterator[PieceWork]:
         """Memory for one block, when there is some; torch's threads as before at the end."""
         work = self._idle.get()
-        if work.network is not self.network:
-            work = PieceWork(self.network, self.dtype)
+        if self._is_outdated(work):
+            work = PieceWork(self.network, self.device)
         try:
             torch.get_num_threads()  # which sets the threads of a new thread, once
             with self._counted("_in_turn"), _loops().limit():
@@ -218,15 +221,18 @@ class StarDistNuclei:
             "outline_um": self.weights.outline_um,
             "value_range": None if self.value_range is None else list(self.value_range),
             "percentiles": list(PERCENTILES),
-            "dtype": str(self.dtype).removeprefix("torch."),
+            "dtype": str(self.device.inner_type).removeprefix("torch."),
         }
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What had to change on the way, as sentences for the user."""
+        return tuple(self.device.notes)
 
     @property
     def computed_on(self) -> dict[str, str]:
         """Device, its precision and the versions that the nuclei depend on."""
-        device = next(self.network.parameters()).device
-        precision = "32 bit" if self.dtype == torch.float32 else "16 bit (bfloat16)"
-        return ComputeDevice(device, 1, has_gpu=device.type != "cpu").record(precision)
+        return self.device.record(self.device.precision)
 
     def segment(self, rgb: NDArray[np.uint8], spacing_um: float) -> Labels:
         """Labels 1..n of an 8-bit block (rows, columns, 3), int32 (rows, columns).
@@ -311,43 +317,51 @@ class StarDistNuclei:
     def _above_threshold(
         self, values: NDArray[Any], scale: tuple[float, float], cells: Mask | None
     ) -> Candidates:
-        """Positions that may be nuclei; on the CPU from the moment a GPU's memory is not enough."""
-        try:
-            with self._turn() as work:
-                return self._found(work, values, scale, cells)
-        except torch.OutOfMemoryError:
-            if next(work.network.parameters()).device.type == "cpu":
-                raise MosaikError(
-                    "the memory is not enough for one block of the slide; close other programs"
-                ) from None
+        """Positions that may be nuclei; in smaller pieces where a GPU's memory is not enough."""
+        while True:
+            try:
+                with self._turn() as work:
+                    return self._found(work, values, scale, cells)
+            except FloatingPointError:
+                mend = self.device.widen
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                mend = self.device.reduce_batch_size
             with self._lock:
-                self.network = self.weights.network()
-        self.notes.append(
-            "The GPU's memory is not enough; "
-            "the CPU segments the nuclei from here on, which is slower."
-        )
-        with self._turn() as work:
-            return self._found(work, values, scale, cells)
+                if not self._is_outdated(work):  # else another block has found out before
+                    mend()
+                    if next(self.network.parameters()).device != self.device.device:
+                        self.network = self.weights.network()
+
+    def _is_outdated(self, work: PieceWork) -> bool:
+        """Whether the network has moved since, or computes other pieces or more precisely."""
+        now = self.network, self.device.batch_size, self.device.inner_type
+        return (work.network, work.batch_size, work.inner_type) != now
 
     def _found(
         self, work: PieceWork, values: NDArray[Any], scale: tuple[float, float], cells: Mask | None
     ) -> Candidates:
         """Positions above the threshold row by row; rays are computed for them alone."""
         shape, found = (values.shape[0], values.shape[1]), []
-        layers, cores = work.network.layers, torch.get_num_threads()
+        layers, fetch, cores = work.network.layers, work.device.fetch, torch.get_num_threads()
         self._share_cores(cores)
         for row, col, features in work.run(values, scale, cells):
             reach_of_item(_READ + (_THROUGH - _READ) * min(1.0, row * GRID / shape[0]))
             with work.computing():
-                prob = torch.sigmoid(layers["prob"](features).float())[0, 0].cpu().numpy()
+                if work.inner_type == torch.float16 and not bool(features.isfinite().all()):
+                    raise FloatingPointError
+                features = features.float()
+                prob = fetch(torch.sigmoid(layers["prob"](features))[0, 0]).numpy()
                 inside = _inner(prob, row, col, shape)
                 if cells is not None:  # a piece also holds cells that are not wanted
                     inside &= _on_grid(cells, row, col, prob.shape)
                 rows, cols = np.nonzero((prob > self.prob_threshold) & inside)
                 if rows.size == 0:
                     continue
-                kept = features[0, :, torch.from_numpy(rows), torch.from_numpy(cols)]
-                rays = layers["dist"](kept[None, :, :, None])[0, :, :, 0].T.float().cpu().numpy()
+                there, across = (work.device.put(torch.from_numpy(axis)) for axis in (rows, cols))
+                kept = features[0, :, there, across]
+                rays = fetch(layers["dist"](kept[None, :, :, None])[0, :, :, 0].T).numpy()
             points = np.stack([rows + row, cols + col], axis=1) * GRID
             found.append((points, prob[rows, cols], np.maximum(rays, SMALLEST_DISTANCE_PX)))
             self._share_cores(cores)

@@ -177,15 +177,17 @@ class PieceWork:
     ----------
     network
         The network, in evaluation mode.
-    dtype
-        Type in which the convolutions are computed.
+    device
+        Where the network is; a GPU computes as many pieces at once as its batch has.
     """
 
-    def __init__(self, network: StarDistNetwork, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, network: StarDistNetwork, device: ComputeDevice | None = None) -> None:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network = network
-        self.dtype = dtype
-        self.device = next(network.parameters()).device
+        self.device = device or ComputeDevice.cpu(1)
+        self.batch_size, self.inner_type = self.device.batch_size, self.device.inner_type
+        times = self.batch_size if self.device.has_gpu else 1
+        self._piece = PIECE[0] * times, PIECE[1] * times
         self._memory: dict[str, Tensor] = {}
 
     def run(
@@ -237,24 +239,15 @@ class PieceWork:
             last = levels[-1]
             last.skip_to(first)
             for piece in last.pieces((first + len(strip)) * per_cell, wanted):
-                with self.computing():
+                with self.computing(), self.device.halved():
                     features = last.computed(piece)
                 yield piece, features
 
     @contextmanager
     def computing(self) -> Iterator[None]:
-        """Without gradients, and in the type in which the convolutions are computed."""
-        whole = ComputeDevice(self.device, 1, has_gpu=self.device.type != "cpu").exact()
-        half = (
-            torch.autocast(self.device.type, self.dtype) if self.dtype != torch.float32 else whole
-        )
-        with torch.inference_mode(), half:
+        """Without gradients, and with all bits."""
+        with torch.inference_mode(), self.device.exact():
             yield
-
-    @property
-    def _piece(self) -> tuple[int, int]:
-        """Positions (rows, columns) of the output that are computed at once; a GPU takes all."""
-        return PIECE if self.device.type == "cpu" else (1 << 20, 1 << 10)
 
     def _levels(self, image: _Image, reached: Mask) -> list[_Level]:
         """The maps of the network, connected with one another; the last one gives the features."""
@@ -288,7 +281,7 @@ class PieceWork:
         """Memory (n,) for a map, at least so many numbers; its content is kept while it lasts."""
         kept = self._memory.get(name)
         if kept is None or kept.numel() < numbers or kept.dtype != dtype:
-            self._memory[name] = kept = torch.zeros(numbers, dtype=dtype, device=self.device)
+            self._memory[name] = kept = torch.zeros(numbers, dtype=dtype, device=self.device.device)
         return kept
 
 
@@ -308,7 +301,7 @@ class _Image:
     """
 
     def __init__(
-        self, levels: NDArray[Any], scale: tuple[float, float], cells: Window, device: torch.device
+        self, levels: NDArray[Any], scale: tuple[float, float], cells: Window, device: ComputeDevice
     ) -> None:
         self._levels, self._scale, self._device = levels, scale, device
         self._corner = cells[0].start * DIVISOR, cells[1].start * DIVISOR
@@ -322,7 +315,7 @@ class _Image:
             for side, corner, length in zip(part, self._corner, self._levels.shape, strict=False)
         )
         tensor = torch.from_numpy(np.ascontiguousarray(self._levels[rows][:, cols]))
-        x = tensor.to(self._device).to(torch.float32)
+        x = self._device.put(tensor).to(torch.float32)
         low, high = np.float32(self._scale[0]), np.float32(self._scale[1] - self._scale[0])
         return x.sub(float(low)).div_(float(high))[None].permute(0, 3, 1, 2)
 
@@ -487,7 +480,7 @@ def _spans(line: Mask, most: int) -> Iterator[tuple[int, int]]:
 
 
 def predict_maps(
-    network: StarDistNetwork, image: ArrayLike, dtype: torch.dtype = torch.float32
+    network: StarDistNetwork, image: ArrayLike, device: ComputeDevice | None = None
 ) -> tuple[Float32, Float32]:
     """Probability (ceil(r/2), ceil(c/2)) and ray lengths in px (ceil(r/2), ceil(c/2), rays).
 
@@ -500,8 +493,8 @@ def predict_maps(
         The network, in evaluation mode.
     image
         (r, c, 3) normalised image, dimensionless.
-    dtype
-        Type in which the convolutions are computed.
+    device
+        Where the network is; the CPU if None.
     """
     values = np.asarray(image, np.float32)
     if values.ndim != 3 or values.shape[2] != 3 or min(values.shape) == 0:
@@ -509,13 +502,13 @@ def predict_maps(
     rows, cols = (-(-size // GRID) for size in values.shape[:2])
     prob = np.zeros((rows, cols), np.float32)
     rays = np.zeros((rows, cols, network.architecture.rays), np.float32)
-    work = PieceWork(network, dtype)
+    work = PieceWork(network, device)
     for row, col, features in work.run(values, (0.0, 1.0)):
         with work.computing():
-            scores, distances = network.heads(features)
+            scores, distances = network.heads(features.float())
         place = slice(row, row + features.shape[2]), slice(col, col + features.shape[3])
-        for out, part in ((prob[..., None], torch.sigmoid(scores.float())), (rays, distances)):
+        for out, part in ((prob[..., None], torch.sigmoid(scores)), (rays, distances)):
             view = out[place]
-            found = part.float()[0].permute(1, 2, 0).cpu().numpy()
+            found = work.device.fetch(part[0].permute(1, 2, 0)).numpy()
             view[:] = found[: view.shape[0], : view.shape[1]]
     return prob, np.maximum(rays, np.float32(SMALLEST_DISTANCE_PX), out=rays)

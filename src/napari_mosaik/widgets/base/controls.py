@@ -161,7 +161,12 @@ class DeviceChoice(QWidget):
         self._controller.workspace.device = self.box.currentData()
 
 
-_DEVICES = {"cpu": "processor (CPU)", "cuda": "GPU (CUDA)", "mps": "GPU (Apple, MPS)"}
+_DEVICES = {
+    "cpu": "processor (CPU)",
+    "cuda": "GPU (CUDA)",
+    "cuda-float32": "GPU (CUDA), 32 bit",
+    "mps": "GPU (Apple, MPS)",
+}
 
 
 def table_of(
