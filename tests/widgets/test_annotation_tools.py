@@ -13,6 +13,7 @@ from napari_mosaik.core.catalogue import CLASSES
 from napari_mosaik.core.rasterise import rasterise
 from napari_mosaik.core.shapes import AnnotatedShape
 from napari_mosaik.view.layers import LAYER_TITLES
+from napari_mosaik.view.measurements import area_words
 from napari_mosaik.widgets.canvas.camera import look_at
 from napari_mosaik.workflow.annotations import reader_documents
 from tests.widgets.test_tools import Hand
@@ -230,7 +231,7 @@ def test_commands_apply_to_what_is_selected_and_say_why_not(qtbot, dock, reader)
         assert not made.isEnabled()
         assert "Nothing is selected" in made.toolTip(), name
     reader.click(at(first))
-    assert panel.chosen.text().startswith("Selected: neoplastic")
+    assert panel.chosen.text() == f"Selected: neoplastic, {area_words(4e4)}"
     assert "Selected annotations" in dock.viewer.layers or drawing._marked is not None
     assert "hold Shift" in panel.command_buttons["merge"].toolTip()
     assert "no hole" in panel.command_buttons["fill holes"].toolTip()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from qtpy.QtCore import Qt
 
-from napari_mosaik.core.palette import MISSING_TEXT
+from napari_mosaik.widgets.base.controls import grey_text
 from napari_mosaik.workflow.recipe import read_recipe
 
 pytestmark = pytest.mark.gui
@@ -63,7 +63,7 @@ def test_sliders_move_the_curves_and_store_nothing_before_they_are_used(qtbot, d
 def test_the_words_follow_the_imaging_times_and_prior_only_is_grey(qtbot, panel):
     sliders = panel.sliders
     assert sliders["antigen_um"].verdict.text() == "prior only"
-    assert MISSING_TEXT in sliders["antigen_um"].title.styleSheet()
+    assert grey_text() in sliders["antigen_um"].title.styleSheet()
     assert sliders["free_0_um"].verdict.text() == "determined"
     assert sliders["free_0_um"].title.styleSheet() == ""
     assert "no detectable antigen signal" in panel.findings.text()

@@ -4,9 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from napari.settings import get_settings
 from qtpy.QtCore import QPoint, Qt
 
-from napari_mosaik.core import Table, palette
+from napari_mosaik.core import Table
+from napari_mosaik.widgets.base.controls import grey_text
 from napari_mosaik.widgets.canvas.camera import centre_um, visible_um
 from napari_mosaik.widgets.correct.qa_panel import MARK
 from tests.widgets.test_tools import Hand
@@ -26,12 +28,18 @@ def test_review_in_and_out_and_one_selection(qtbot, dock, opened, own_cohort):
     methods = [dock.review.table.item(i, 0).text() for i in range(dock.review.table.rowCount())]
     assert methods[0] == "MOSAIK network"
     assert "training mean" in methods
-    grey = [
-        name
-        for i, name in enumerate(methods)
-        if dock.review.table.item(i, 0).foreground().color().name() == palette.MISSING_TEXT
-    ]
-    assert grey == ["measured neighbours"]  # it knows the PET of the case
+
+    def grey() -> list[str]:
+        rows = ((name, dock.review.table.item(i, 0)) for i, name in enumerate(methods))
+        return [
+            name for name, one in rows if one.foreground().color().name().upper() == grey_text()
+        ]
+
+    assert grey() == ["measured neighbours"]  # it knows the PET of the case
+    before, get_settings().appearance.theme = grey_text(), "light"
+    assert grey_text() != before
+    assert grey() == ["measured neighbours"]
+    get_settings().appearance.theme = "dark"
     assert "no guarantee at case level" in dock.review.summary.text()
 
     measured, predicted = tile_data.measured(), tile_data.predicted()

@@ -275,6 +275,31 @@ def test_the_views_of_the_slides_come_one_by_one(qtbot, dock, opened, own_cohort
     assert not any(" · " in name for name in after)
 
 
+def test_views_hold_their_slides_whatever_comes_while_they_are_made(
+    qtbot, dock, opened, own_cohort, in_turns
+):
+    opened(dock, own_cohort, layers=("H&E", "CD34", "CAIX"))
+    viewer, four = dock.viewer, dock.view_tools.quad_view
+    assert dock.side_by_side.make_ahead()  # a map of the review, as long as nothing else is shown
+    halted(four)
+    four.enter()
+    assert not dock.side_by_side.make_ahead()  # would move all views by one layer
+    step(four)
+    dock.board.show_slide("cd34")  # as the layers of a step do that were asked for before
+    first = list(four._turns._work)
+    for _ in range(100):
+        step(four)
+    assert four.is_whole
+    qtbot.waitUntil(lambda: four._turns.is_busy and list(four._turns._work) != first)
+    for _ in range(100):  # the views are laid out again
+        step(four)
+    assert four.is_whole
+    for title, (_, inside) in zip(
+        ("H&E", "CD34", "CAIX"), viewer.canvas.grid.iter_viewboxes(viewer.layers), strict=False
+    ):
+        assert title in [viewer.layers[at].name for at in inside if viewer.layers[at].visible]
+
+
 def test_controls_are_made_for_the_layer_that_is_selected(dock, qtbot):
     viewer = dock.viewer
     controls = viewer.window._qt_viewer.controls

@@ -6,12 +6,12 @@ import pytest
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtGui import QColor
 
-from napari_mosaik.core import palette
 from napari_mosaik.core.invivo import InvivoValue
 from napari_mosaik.core.progress import run_to_end
 from napari_mosaik.io import create_case
 from napari_mosaik.io.case_file import CaseFile
 from napari_mosaik.view.twin import cohort_arm_rows, signed
+from napari_mosaik.widgets.base.controls import grey_text
 from napari_mosaik.workflow.invivo import add_invivo
 from napari_mosaik.workflow.plan_record import Course, Plan
 from napari_mosaik.workflow.plans import read_plan, write_plan
@@ -83,7 +83,7 @@ def test_without_scans_the_page_says_what_to_do(qtbot, dock, page):
     assert page.head.line.text() == "0 of 3 scans taken in"
     assert all(row[0].endswith("prior only") for row in cells(page.parameters))
     assert "(4 h)" not in page.worth.text()
-    assert page.worth.text().startswith("Uptake at surgery: day 13 (312 h); SD of ln ")
+    assert page.worth.text().startswith("Uptake at surgery: day 13 (312 h); SD on the log scale ")
     assert "Time integral of 177Lu: day " in page.worth.text()
     add_invivo(dock.workspace.case, [next(values())], replace_same=True)
     (dock.workspace.case.root / "invivo.csv").write_text("nonsense\n", "utf-8")
@@ -119,7 +119,7 @@ def test_a_scan_is_predicted_taken_in_used_and_recorded(qtbot, dock, page, case)
     assert page.shown.count() == 2
     words = [row[0] for row in cells(page.parameters)]
     assert words == ["Transfer K, 10⁻³/h\nidentified", "Half-life, fast, h\nprior only"]
-    grey = QColor(palette.MISSING_TEXT)
+    grey = QColor(grey_text())
     for place, row in enumerate(cells(page.parameters)):
         is_grey = page.parameters.item(place, 2).foreground().color() == grey
         assert is_grey == row[0].endswith("prior only")

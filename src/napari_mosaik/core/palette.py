@@ -99,6 +99,8 @@ PALE_LINE: Final = "#BBBBBB"
 """Error bars, and points that are not significant."""
 FAINT_TEXT: Final = "#777777"
 MISSING_TEXT: Final = "#888888"
+GREY_TEXTS: Final = ("#A6A9AD", "#5E5D5C")
+"""Text of what is not known on a dark and on a light theme: 4.5 to 1 and more over its tables."""
 REPORT_INK: Final = "#1D2127"
 PAPER: Final = "#FFFFFF"
 BANNER: Final = "#7A1F1F"

@@ -37,7 +37,7 @@ class MacenkoParams(Params):
         0.15,
         "Minimum natural optical density, in every channel, of a pixel that enters the fit.",
         unit="OD",
-        label="Minimum optical density",
+        label="Minimum OD",
         ge=0,
     )
     percentile: float = setting(

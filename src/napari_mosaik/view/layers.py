@@ -292,7 +292,7 @@ def _outlined(
         colours |= {far.code(k): palette.rgba(c, _FAR_ALPHA) for k, c in enumerate(shown)}
         entries += zip(_classes_of(far.bounds), shown, strict=True)
         window = number(far.window_um, "µm")
-        note = f"zoomed out: {words[1]} per mm² of the slide, counted within {window}"
+        note = f"zoomed out: {words[1]} per mm² of the slide, in squares of {window}"
     return LayerSpec(
         name,
         "labels",

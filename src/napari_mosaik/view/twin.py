@@ -248,8 +248,8 @@ def scan_worth_lines(picture: TwinPicture) -> list[str]:
         best = found["time_h"].index(found["best_time_h"])
         before, after = found["sd_before"][best], found["sd_after"][best]
         lines.append(
-            f"{title}: {day_words(found['best_time_h'])} ({found['best_time_h']:g} h); SD of ln "
-            f"{number(before, digits=2)} → {number(after, digits=2)}"
+            f"{title}: {day_words(found['best_time_h'])} ({found['best_time_h']:g} h); "
+            f"SD on the log scale {number(before, digits=2)} → {number(after, digits=2)}"
         )
     return lines
 

@@ -29,6 +29,7 @@ from napari_mosaik.widgets.base.controls import (
     calm_wheel,
     column,
     confirmed,
+    grey_again,
     scrolled,
     show_field,
     wrapped_label,
@@ -200,7 +201,9 @@ class MosaikDock(QWidget):
             page.confirm_reset = self._confirm_reset
             page.models = self._models
         self.controller.case_opened.connect(partial(self._prepare_soon.start, _CALM_MS))
-        events.tile_data.connect(lambda *_: self._prepare_soon.start(_CALM_MS))
+        self.viewer.events.theme.connect(self._another_theme)
+        for calm in (events.tile_data, self.canvas.events.layout):
+            calm.connect(lambda *_: self._prepare_soon.start(_CALM_MS))
         self.case_page.measure.connect(self._measure_pixel)
         self.preview.message_changed.connect(self._previewed)
         self.canvas.events.active_tool.connect(self._tool_changed)
@@ -386,6 +389,9 @@ class MosaikDock(QWidget):
             page.setEnabled(opened)
         self.header.show_case()
         self._show_states()
+
+    def _another_theme(self, *_: object) -> None:
+        grey_again(self)
 
     def _prepare(self) -> None:
         """Build a section of a page or a layer of the review; the window has its turn between."""

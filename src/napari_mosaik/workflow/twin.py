@@ -339,8 +339,8 @@ class CaseTwin:
             return ""
         share, fwhm_mm = known
         words = (
-            f"The slice is small for its PET of {fwhm_mm:g} mm: of a uniform uptake its tiles "
-            f"would show {100 * share:.0f} % on average; "
+            f"The slice is small for a PET resolution of {fwhm_mm:g} mm: its tiles would show "
+            f"{100 * share:.0f} % of a uniform uptake on average; "
         )
         if _RECOVERED in taken.source:
             return f"{words}its mean was divided by that recovery"

@@ -32,7 +32,7 @@ def _line(results: CaseResults, artifact: Artifact[Any]) -> str:
     if record is None:
         return "not judged"
     names = [p["label"] for p in record["parameters"] if p["determined"]]
-    return f"the images determine {', '.join(names) or 'no parameter'}"
+    return f"determined by the images: {', '.join(names) or 'no parameter'}"
 
 
 def _parameters(results: CaseResults, model: str) -> list[ReportTable]:

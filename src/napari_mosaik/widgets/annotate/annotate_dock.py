@@ -35,6 +35,7 @@ from napari_mosaik.annotate import (
 from napari_mosaik.core import InputError
 from napari_mosaik.core.palette import OWN_CLASS_COLOURS
 from napari_mosaik.view.formatting import count, number
+from napari_mosaik.view.measurements import area_words
 from napari_mosaik.widgets.annotate.annotation import Annotation, LiveTissue
 from napari_mosaik.widgets.annotate.drawing import Drawing
 from napari_mosaik.widgets.annotate.import_dialog import ImportDialog
@@ -508,7 +509,7 @@ class AnnotateDock(QWidget):
         if not shapes:
             self.chosen.setText("Selected: nothing. Choose Select and click an annotation.")
             return
-        area = number(sum(shape.geometry.area for shape in shapes) / 1e6, "mm²")
+        area = area_words(sum(shape.geometry.area for shape in shapes))
         names = ", ".join(dict.fromkeys(shape.label or "no class" for shape in shapes))
         what = names if len(shapes) == 1 else f"{count(len(shapes), 'annotation')} ({names})"
         self.chosen.setText(f"Selected: {what}, {area}{', locked' if locked else ''}")
@@ -522,7 +523,7 @@ class AnnotateDock(QWidget):
             item = self._palette_rows.itemAtPosition(i, 1)
             label = item.widget() if item is not None else None
             if isinstance(label, QLabel):
-                area = number(areas.get(name, 0.0) / 1e6, "mm²")
+                area = area_words(areas.get(name, 0.0))
                 label.setText(f"{count(counts.get(name, 0), 'annotation')}, {area}")
 
     def _show_size(self, *_: Any) -> None:

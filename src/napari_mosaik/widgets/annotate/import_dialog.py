@@ -12,7 +12,8 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QCheckBox, QComboBox, QDialog, QPlainTextEdit, QWidget
 
 from napari_mosaik.annotate import proposed_class
-from napari_mosaik.view.formatting import count, number
+from napari_mosaik.view.formatting import count
+from napari_mosaik.view.measurements import area_words
 from napari_mosaik.widgets.base.controls import (
     button,
     calm_wheel,
@@ -56,7 +57,7 @@ class ImportDialog(QDialog):
         fill_table(
             self.table,
             [
-                (one.name or "(no class)", str(one.shapes), number(one.area_mm2, "mm²"), "")
+                (one.name or "(no class)", str(one.shapes), area_words(1e6 * one.area_mm2), "")
                 for one in rows
             ],
         )

@@ -31,6 +31,7 @@ from napari_mosaik.core.progress import map_progress
 from napari_mosaik.view.case_results import transform_to_reference
 from napari_mosaik.view.formatting import count, number
 from napari_mosaik.view.layers import DISAGREEMENT_TITLE, NOTHING_DRAWN, disagreement_layer
+from napari_mosaik.view.measurements import area_words
 from napari_mosaik.widgets.annotate.drawing import AnnotationPicture
 from napari_mosaik.widgets.base.controls import (
     button,
@@ -266,7 +267,7 @@ class TwoReaders(QWidget):
         fill_table(self.table, rows)
         self.table.setFixedHeight(26 + 21 * len(rows))
         tiles = count(record["n_tiles"], "tile")
-        lines = [f"On {number(record['area_mm2'], 'mm²')} that both have drawn, in {tiles}."]
+        lines = [f"On {area_words(1e6 * record['area_mm2'])} that both have drawn, in {tiles}."]
         self.notes.setText("\n".join([*lines, *(f"⚠ {why}" for why in record["warnings"])]))
 
     # --- differences ----------------------------------------------------------------------------
@@ -288,7 +289,7 @@ class TwoReaders(QWidget):
     def _line(self, place: int) -> str:
         one = self.differences[place]
         drawn = " | ".join(label or NOTHING_DRAWN for label in (one.first, one.second))
-        line = f"{place + 1} · {number(one.geometry.area / 1e6, 'mm²')} · {drawn}"
+        line = f"{place + 1} · {area_words(one.geometry.area)} · {drawn}"
         label = self._decided.get(one.key)
         return line if label is None else f"{line} → {label or 'neither'}"
 
@@ -363,7 +364,7 @@ class TwoReaders(QWidget):
         def then(record: dict[str, Any]) -> None:
             lines = [f"{count(record['shapes'], 'shape')} exported to {path}"]
             if record["undecided"]:
-                area = number(record["undecided_mm2"], "mm²")
+                area = area_words(1e6 * record["undecided_mm2"])
                 lines.append(f"⚠ {count(record['undecided'], 'region')} ({area}) excluded")
             self.message.setText("\n".join(lines))
 
@@ -377,12 +378,12 @@ class TwoReaders(QWidget):
         if found is None:
             return
         regions = found.consensus.differences
-        area = sum(region.geometry.area for region in regions) / 1e6
+        area = area_words(sum(region.geometry.area for region in regions))
         n = sum(region.key in self._decided for region in regions)
-        agreed = number(found.consensus.area_um2() / 1e6, "mm²")
+        agreed = area_words(found.consensus.area_um2())
         listed = f", the {_LISTED} largest listed" if len(regions) > _LISTED else ""
         self.left.setText(
-            f"{count(len(regions), 'difference')} on {number(area, 'mm²')}{listed}; {n} decided. "
+            f"{count(len(regions), 'difference')} on {area}{listed}; {n} decided. "
             f"Agreed on {agreed}."
         )
         for name, label, reader in (

@@ -35,6 +35,7 @@ from superqt.utils import qdebounced
 from napari_mosaik.core import palette
 from napari_mosaik.view.formatting import duration
 from napari_mosaik.widgets.base.case_controller import CaseController
+from napari_mosaik.widgets.base.figure_view import theme_colours
 from napari_mosaik.widgets.base.worker import Job, Problem, Report
 from napari_mosaik.workflow.parallel import compute_devices
 
@@ -49,6 +50,8 @@ __all__ = [
     "column",
     "confirmed",
     "fill_table",
+    "grey_again",
+    "grey_text",
     "row",
     "scrolled",
     "show_field",
@@ -210,8 +213,27 @@ def fill_table(
             item = QTableWidgetItem(text)
             item.setToolTip(text)
             if j == grey or i in grey_rows:
-                item.setForeground(QColor(palette.MISSING_TEXT))
+                item.setForeground(QColor(grey_text()))
             table.setItem(i, j, item)
+
+
+def grey_text() -> str:
+    """Colour of the text of what is not known, readable on the present theme of napari."""
+    on_dark, on_light = palette.GREY_TEXTS
+    return on_dark if QColor(theme_colours()[1]).lightnessF() < 0.5 else on_light
+
+
+def grey_again(root: QWidget) -> None:
+    """Give the grey texts of tables and labels the grey of another theme."""
+    now = grey_text()
+    for table in root.findChildren(QTableWidget):
+        for place in range(table.rowCount() * table.columnCount()):
+            item = table.item(*divmod(place, table.columnCount()))
+            if item is not None and item.foreground().color().name().upper() in palette.GREY_TEXTS:
+                item.setForeground(QColor(now))
+    for label in root.findChildren(QLabel):
+        if label.styleSheet().endswith(tuple(f"{grey};" for grey in palette.GREY_TEXTS)):
+            label.setStyleSheet(f"color: {now};")
 
 
 def wrapped_label(text: str = "", *, bold: bool = False, small: bool = False) -> QLabel:

@@ -377,11 +377,13 @@ class QuadView(Layout):
             yield
         self._notice.hide()
         self.viewer.layers.selection.clear()
-        placed = {*self._made, *overlays, *(cell.base for cell in self._cells)}
+        bases = {cell.base for cell in self._cells if cell.base is not None}
+        placed = {*self._made, *overlays, *bases}
         self._watch(set(self.viewer.layers) - set(self._made) - set(overlays))
         self.is_whole = True
-        if any(layer.visible and layer not in placed for layer in self.viewer.layers):
-            self._rebuild_soon()  # shown meanwhile: it needs a place in each view
+        shown = {layer for layer in self.viewer.layers if layer.visible}
+        if shown - placed or bases - shown:  # shown or hidden meanwhile
+            self._rebuild_soon()
         self.whole.emit()
 
     def _view(self, cell: _Cell, overlays: list[Layer], headed: bool) -> Iterator[Layer]:

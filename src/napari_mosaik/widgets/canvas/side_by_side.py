@@ -111,8 +111,13 @@ class SideBySide(Layout):
         self._turns.start(self._show_in_turns())
 
     def make_ahead(self) -> bool:
-        """Make one of the layers for when the maps are shown; False when there is nothing left."""
-        if self.is_on or (self._cells and self._making is None) or not self.is_possible():
+        """Make one of the layers for when the maps are shown; False when there is nothing left.
+
+        Nothing is made while any layout is shown: its views hold equally many layers of the list.
+        """
+        if self.link.layout is not None or (self._cells and self._making is None):
+            return False
+        if not self.is_possible():
             return False
         return next(self._make_in_turns(), True) is None
 

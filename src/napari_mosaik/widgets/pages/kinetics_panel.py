@@ -10,7 +10,7 @@ from qtpy.QtGui import QColor, QResizeEvent, QShowEvent
 from qtpy.QtWidgets import QComboBox, QLabel, QLineEdit, QSizePolicy, QSlider, QVBoxLayout, QWidget
 from superqt.utils import qdebounced
 
-from napari_mosaik.core import FloatArray, InputError, MosaikError, Params, palette
+from napari_mosaik.core import FloatArray, InputError, MosaikError, Params
 from napari_mosaik.view.figure import paint
 from napari_mosaik.view.formatting import count, duration, number
 from napari_mosaik.view.kinetic_explorer import (
@@ -36,6 +36,7 @@ from napari_mosaik.widgets.base.controls import (
     clear,
     column,
     fill_table,
+    grey_text,
     row,
     shrinkable,
     table_of,
@@ -129,7 +130,7 @@ class _Slider(QWidget):
     def show_verdict(self, known: bool | None) -> None:
         """Show whether the images determine it; None where that is not judged."""
         self.verdict.setText("" if known is None else "determined" if known else "prior only")
-        colour = f"color: {palette.MISSING_TEXT};" if known is False else ""
+        colour = f"color: {grey_text()};" if known is False else ""
         if colour != self.title.styleSheet():  # to set it takes Qt a while
             for label in (self.title, self.verdict):
                 label.setStyleSheet(colour)
@@ -424,7 +425,7 @@ class KineticsPanel(QWidget):
             for at in range(self.table.columnCount() if not yes else 0):
                 item = self.table.item(place, at)
                 assert item is not None
-                item.setForeground(QColor(palette.MISSING_TEXT))
+                item.setForeground(QColor(grey_text()))
         self.table.setVisible(bool(rows))
         self.table.setFixedHeight(28 + 21 * len(rows))
 

@@ -43,6 +43,7 @@ from napari_mosaik.widgets.base.controls import (
     button,
     column,
     fill_table,
+    grey_text,
     row,
     shrinkable,
     table_of,
@@ -516,7 +517,7 @@ def fill_lines(table: QTableWidget, rows: list[tuple[str, ...]], grey: list[bool
         for at in range(table.columnCount()):
             item = table.item(place, at)
             if is_grey and item is not None:
-                item.setForeground(QColor(palette.MISSING_TEXT))
+                item.setForeground(QColor(grey_text()))
     table.resizeRowsToContents()
     table.setFixedHeight(30 + sum(table.rowHeight(place) for place in range(len(rows))))
 
