@@ -122,7 +122,7 @@ def clipped(root: Any) -> list[str]:
     """Visible texts that have less room than they need, or that their parent cuts off."""
     from qtpy.QtWidgets import QAbstractButton, QComboBox, QLabel, QStyle, QStyleOptionComboBox
 
-    found = []
+    found = clipped_values(root)
     for box in root.findChildren(QComboBox):
         option = QStyleOptionComboBox()
         box.initStyleOption(option)
@@ -143,6 +143,18 @@ def clipped(root: Any) -> list[str]:
             if short or widget.geometry().right() > widget.parentWidget().width() + 2:
                 found.append(f"{kind.__name__} '{widget.text()[:60]}' does not fit")
     return found
+
+
+def clipped_values(root: Any) -> list[str]:
+    """Visible numbers that their field cuts off, with their units."""
+    from qtpy.QtWidgets import QAbstractSpinBox
+
+    lines = [spin.lineEdit() for spin in root.findChildren(QAbstractSpinBox) if spin.isVisible()]
+    return [
+        f"field '{line.text()}' does not fit"
+        for line in lines
+        if line.fontMetrics().horizontalAdvance(line.text()) > line.width()
+    ]
 
 
 def main() -> None:

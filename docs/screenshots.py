@@ -32,6 +32,7 @@ from napari_mosaik.annotate import stroke_polygon
 from napari_mosaik.core.catalogue import CLASSES, VESSEL_OBJECTS
 from napari_mosaik.core.progress import run_to_end
 from napari_mosaik.io import Case
+from napari_mosaik.widgets.canvas.camera import fit, look_at
 from napari_mosaik.widgets.dock import MosaikDock
 from napari_mosaik.workflow.corrections import CorrectionSession
 from napari_mosaik.workflow.update import update
@@ -39,10 +40,11 @@ from napari_mosaik.workflow.update import update
 HERE = Path(__file__).parent
 _PICTURES = (
     "main_window", "four_slides", "align", "space", "review", "dose", "twin", "loop",
-    "find_and_correct", "fine_tuned",
+    "find_and_correct", "fine_tuned", "review_small",
 )  # fmt: skip
 
 
+_EXACT_COLOURS = 24
 _QUICK_S = 0.01
 _QUICK_TURNS = 20
 """So many turns of the event loop of so little computing, one after the other, are rest."""
@@ -90,15 +92,37 @@ class Studio:
         before = time.thread_time()
         self.until(rests)
 
-    def shoot(self, name: str, *, small: bool = False) -> None:
-        """Save the whole window; a *small* file has 256 colours."""
+    def frame(self, share: float = 0.94) -> None:
+        """Fit the tissue of the reference section into the view, once the docks have their sizes.
+
+        napari's *home* fits all layers: registered slides are rotated, and their glass is large.
+        """
+        grid = self.dock.workspace.tile_data.grid
+        assert grid is not None
         self.settle()
+        low, high = grid.centres_um.min(axis=0), grid.centres_um.max(axis=0)
+        fit(self.viewer, low - grid.stride_um, high + grid.stride_um, share)
+
+    def shoot(self, name: str) -> None:
+        """Save the whole window in 256 colours, once nothing is being read or drawn."""
+        self.settle()
+        self.until(lambda: not self.dock.controller._tasks)
+        self.settle(0.3)
         path = self.out / f"{name}.png"
         self.window.grab().save(str(path))
-        if small:
-            picture = Image.open(path).convert("RGB")
-            picture.quantize(256, Image.Quantize.MAXCOVERAGE).save(path, optimize=True)
+        with Image.open(path) as picture:
+            few = in_few_colours(picture.convert("RGB"))
+        few.save(path, optimize=True)
         print(f"{path} {self.window.width()} x {self.window.height()}")
+
+    def _middle(self) -> tuple[float, float]:
+        """The middle of the tile nearest to the middle of the section, µm."""
+        grid = self.dock.workspace.tile_data.grid
+        assert grid is not None
+        middle = grid.centres_um.mean(axis=0)
+        nearest = np.argsort(np.linalg.norm(grid.centres_um - middle, axis=1))
+        row, column = grid.centres_um[nearest[0]]
+        return float(row), float(column)
 
     # --- the pictures ---------------------------------------------------------------------------
     def main_window(self) -> None:
@@ -113,14 +137,8 @@ class Studio:
         inspector = dock.show_inspector()
         self.until(lambda: inspector.curves.canvas is not None)
         dock.page_area.verticalScrollBar().setValue(0)
-        self.viewer.reset_view()
+        self.frame()
         self.shoot("main")
-        dock.tabs.setCurrentIndex(1)
-        board.show_steps(("vessels",))
-        self.until(lambda: board.layer("Vessels") is not None)
-        board.set_shown("Measured SUV (body surface)", True)
-        board.put(board.specs["Measured SUV (body surface)"]).opacity = 0.4
-        self.shoot("overlays")
 
     def four_slides(self) -> None:
         """The three stains and the PET with linked cameras, vessels drawn over each."""
@@ -128,11 +146,12 @@ class Studio:
         self.dock.tabs.setCurrentIndex(2)
         board.show_steps(("vessels",))
         self.until(lambda: board.layer("Vessels") is not None)
-        self.viewer.reset_view()
-        tools.quad_view.enter()
-        tools.map.set_shown(True)
         self.settle()
-        tools.keys.zoom_to(1.0)
+        tools.quad_view.enter()
+        self.until(lambda: tools.quad_view.is_whole)
+        tools.map.set_shown(True)
+        tools.keys.zoom_to(2.5)
+        look_at(self.viewer, self._middle())
         self.shoot("four")
         tools.map.set_shown(False)
         tools.quad_view.leave()
@@ -142,6 +161,7 @@ class Studio:
         dock = self.dock
         dock.tabs.setCurrentIndex(0)
         dock.board.show_steps(("uptake_clusters",))
+        self.frame()
         for title, name, ready in (
             ("Uptake (PET)", "suv", lambda panel: "factor" in panel.figures.text()),
             ("Parameters and maps", "correlations", lambda panel: panel.correlations is not None),
@@ -164,12 +184,6 @@ class Studio:
         self.until(lambda: inspector.curves.canvas is not None)
         self.settle(5.0)
         self.shoot("review")
-        width, height = self.window.width(), self.window.height()
-        self.window.resize(1366, 768)
-        self.settle(5.0)
-        self.shoot("review_small", small=True)
-        self.window.resize(width, height)
-        self.settle(3.0)
         dock.side_by_side.compare("Swipe")
         dock.side_by_side.set_divider(0.45)
         inspector.kind.setCurrentIndex(1)
@@ -197,6 +211,16 @@ class Studio:
         inspector.kind.setCurrentIndex(0)
         inspector.kind.activated.emit(0)
 
+    def review_small(self) -> None:
+        """The same maps in a small window."""
+        self.window.resize(1366, 768)
+        self.dock.show_review()
+        self.dock.review.worst.selectRow(0)
+        inspector = self.dock.show_inspector()
+        self.until(lambda: inspector.curves.canvas is not None)
+        self.settle(3.0)
+        self.shoot("review_small")
+
     def loop(self) -> None:
         """Draw, retrain, update, see what changed."""
         dock = self.dock
@@ -209,13 +233,12 @@ class Studio:
             for path, radius_um in _deepest(dock.workspace.case, name):
                 drawing.take("brush")
                 drawing.commit(stroke_polygon(path, radius_um))
+        self.frame()
         self.shoot("annotate")
         dock.annotate.annotation.retrain()
         self.until(lambda: dock.workspace.job is None)
         self.until(dock.annotate.update_button.isEnabled)
         dock.annotate.annotation.update()
-        self.settle()
-        self.shoot("updating")
         self.until(lambda: dock.workspace.job is None)
         self.until(lambda: "mean absolute error" in dock.annotate.change.text())
         self.until(lambda: all(s.word == "done" for s in dock.workspace.states.values()))
@@ -236,7 +259,7 @@ class Studio:
         dock.queue.decide("accept")
         dock.queue.decide("reject")
         self.until(lambda: not dock.controller._tasks)
-        self.shoot("find", small=True)
+        self.shoot("find")
         dock.queue.edit()
         self.until(lambda: dock.annotate.drawing.is_active)
         drawing, document = dock.annotate.drawing, dock.annotate.annotation.document
@@ -249,7 +272,7 @@ class Studio:
         self.viewer.scene.camera.zoom /= 2.5
         self.until(lambda: " in all, " in dock.annotate.live_line.text())
         self.until(lambda: not dock.annotate.live._busy)
-        self.shoot("correct_region", small=True)
+        self.shoot("correct_region")
         dock.annotate.live_box.setChecked(False)
         dock.queue.stop()
         drawing.release()
@@ -261,10 +284,10 @@ class Studio:
         self.until(lambda: "Recomputed" in dock.annotate.change.text())
         self.until(lambda: "Changed tissue classes" in dock.board.specs)
         dock.board.set_shown("Changed tissue classes", True)
-        self.viewer.reset_view()
+        self.frame()
         bar = dock.tabs.currentWidget().verticalScrollBar()
         bar.setValue(bar.maximum())
-        self.shoot("changed", small=True)
+        self.shoot("changed")
         dock.tabs.setCurrentIndex(dock.models_tab)
         page = dock.models
         after = dock.workspace.recipe["classes"].model  # type: ignore[attr-defined]
@@ -274,7 +297,7 @@ class Studio:
                 page._select(place)
         page.compare.click()
         self.until(lambda: page.maps.is_on)
-        self.shoot("compare", small=True)
+        self.shoot("compare")
         page.maps.leave()
 
     def fine_tuned(self) -> None:
@@ -299,7 +322,7 @@ class Studio:
         page.fold.set_open(False)
         page.compare.click()
         self.until(lambda: page.maps.is_on)
-        self.shoot("fine_tuned", small=True)
+        self.shoot("fine_tuned")
         page.maps.leave()
 
     def twin(self) -> None:
@@ -320,13 +343,13 @@ class Studio:
                 self.settle()
                 self._scroll_to(page.limits)
                 self.until(lambda: page.curve.figure is not None)
-                self.shoot("twin_predicted", small=True)
+                self.shoot("twin_predicted")
             page.take.click()
             self.until(idle)
         self.settle()
         self._scroll_to(page.scans)
         self.until(lambda: page.strip.figure is not None)
-        self.shoot("twin_learnt", small=True)
+        self.shoot("twin_learnt")
         self._virtual_cohort()
 
     def _virtual_cohort(self) -> None:
@@ -345,7 +368,7 @@ class Studio:
         self.until(lambda: dock.workspace.job is None and page.results.isVisible())
         self.settle()
         self._scroll_to(page.mark)
-        self.shoot("virtual_cohort", small=True)
+        self.shoot("virtual_cohort")
 
     def dose(self) -> None:
         """The published regimen as a plan, its results, and two plans side by side."""
@@ -359,7 +382,7 @@ class Studio:
         self._compute_plan(page)
         self.settle()
         self._scroll_to(panel.limits)
-        self.shoot("dose_plan", small=True)
+        self.shoot("dose_plan")
         panel.copy.click()
         panel.editor.name.setText("with Tb-161")
         panel.editor.rows[0].kind.setCurrentText("Tb-161")
@@ -371,7 +394,7 @@ class Studio:
         view.side.click()
         self.settle()
         self._scroll_to(view.state)
-        self.shoot("dose_compare", small=True)
+        self.shoot("dose_compare")
         view.maps.leave()
 
     def _compute_plan(self, page: Any) -> None:
@@ -397,8 +420,8 @@ class Studio:
             panel.target.setCurrentIndex(panel.target.findData(frame))
             panel.start()
             self.until(lambda: panel.alignment is not None)
-            self.viewer.reset_view()
             panel.look.setCurrentIndex(panel.look.findData(look))
+            self.frame(0.94 if frame == "he" else 0.7)
             if frame == "he":
                 self._mark(panel)
             self.until(lambda: panel.figures.text()[-1:] not in ("", "…"))
@@ -442,6 +465,16 @@ def slide_alone(slide: Path, out: Path, size: tuple[int, int]) -> None:
     tools.ruler.release()
     studio.shoot("slide")
     studio.close()
+
+
+def in_few_colours(picture: Image.Image) -> Image.Image:
+    """A picture in 256 colours: the most frequent ones, those of the window, stay as they are."""
+    counts = picture.getcolors(picture.width * picture.height) or []
+    kept = [colour for _, colour in sorted(counts, reverse=True)[:_EXACT_COLOURS]]
+    others = picture.quantize(256 - len(kept), Image.Quantize.MAXCOVERAGE).getpalette() or []
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([level for colour in kept for level in colour] + others)
+    return picture.quantize(palette=palette, dither=Image.Dither.NONE)
 
 
 _MEASURED = {

@@ -17,35 +17,21 @@ from pathlib import Path
 
 import numpy as np
 import tifffile
-from PIL import Image
 from screenshots import HERE, Studio
 from skimage.data import immunohistochemistry
 
+from napari_mosaik.core.catalogue import VESSEL_OBJECTS
 from napari_mosaik.io import CaseFile, SlideEntry, create_case
 from napari_mosaik.widgets.canvas.camera import fit, look_at
 from napari_mosaik.widgets.canvas.live_layers import PREFIX
 from napari_mosaik.workflow.recipe import read_recipe, write_recipe
 from napari_mosaik.workflow.run import run_until
 
-_PICTURES = ("masks", "visual_qa", "artefacts")
-_MAX_BYTES = 400_000
+_PICTURES = ("masks", "correct", "visual_qa", "artefacts")
 
 
 class SegmentationStudio(Studio):
     """The pictures of a window with a case."""
-
-    def shoot(self, name: str) -> None:
-        """Save the whole window, with fewer colours where the file would be large."""
-        super().shoot(name)
-        path = self.out / f"{name}.png"
-        colours = 256
-        while path.stat().st_size > _MAX_BYTES and colours >= 64:
-            with Image.open(path) as picture:
-                small = picture.convert("RGB").quantize(
-                    colours, method=Image.Quantize.MEDIANCUT, kmeans=2, dither=Image.Dither.NONE
-                )
-            small.save(path, optimize=True)
-            colours //= 2
 
     def tuning(self, case: Path) -> None:
         """Vessels of the visible part while a threshold is moved."""
@@ -84,14 +70,28 @@ class SegmentationStudio(Studio):
         self.settle(8.0)  # until the slide is sharp
         self.shoot("masks")
 
-    def _middle(self) -> tuple[float, float]:
-        """The middle of the tile nearest to the middle of the section, µm."""
-        grid = self.dock.workspace.tile_data.grid
-        assert grid is not None
-        middle = grid.centres_um.mean(axis=0)
-        nearest = np.argsort(np.linalg.norm(grid.centres_um - middle, axis=1))
-        row, column = grid.centres_um[nearest[0]]
-        return float(row), float(column)
+    def correct(self) -> None:
+        """A selected vessel of middle size with its measurements and the tools."""
+        dock, panel = self.dock, self.dock.correct
+        vessels = dock.workspace.case.store.read(VESSEL_OBJECTS)
+        middle = np.array(self._middle())
+        places = vessels.points_um()
+        near = np.argsort(np.linalg.norm(places - middle, axis=1))[:60]
+        areas = np.asarray(vessels["area_um2"])[near]
+        chosen = near[np.argsort(areas)[len(near) * 3 // 4]]
+        place = tuple(float(x) for x in places[chosen])
+        dock.tabs.setCurrentIndex(dock.review_tab)
+        dock.correct_fold.set_open(True)
+        for layer in dock.board.overlays().values():
+            layer.visible = layer.name == "Vessels"
+        look_at(self.viewer, place, 1.6)
+        panel.start()
+        self.until(lambda: panel.session is not None and not panel._busy)
+        panel._clicked(place)
+        self.until(lambda: panel.selected is not None)
+        dock.tabs.currentWidget().ensureWidgetVisible(panel, 0, 0)
+        self.shoot("correct")
+        panel.stop()
 
     def visual_qa(self) -> None:
         """The end of a visual QA: error rates with their intervals and the overall rating."""
@@ -138,7 +138,7 @@ class SegmentationStudio(Studio):
         for layer in dock.board.overlays().values():
             layer.visible = layer.name in ("Artefacts on CD34", "Tissue on CD34")
         dock.board.show_slide("cd34")
-        self.viewer.reset_view()
+        self.frame()
         self.shoot("artefacts")
         panel.stop()
 
