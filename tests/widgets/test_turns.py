@@ -291,7 +291,7 @@ def test_views_hold_their_slides_whatever_comes_while_they_are_made(
         step(four)
     assert four.is_whole
     qtbot.waitUntil(lambda: four._turns.is_busy and list(four._turns._work) != first)
-    for _ in range(100):  # the views are laid out again
+    for _ in range(100):  # the views are made again
         step(four)
     assert four.is_whole
     for title, (_, inside) in zip(
