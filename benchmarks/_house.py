@@ -58,6 +58,7 @@ OLD_WORDS = {
     r"\bbrown (that is|which is) no\b|\bbrown objects? that\b": "excluded DAB object",
     r"\bforerunners?\b": "earlier version",
     r"\brivals?\b": "runner-up, baseline",
+    r"[a-z]\(e?s\)(?=[ .,;:]|$)": "singular or plural by the number (`core.text.counted`)",
     r"\bveils?\b": "semi-transparent",
     r"\bpass(es)? \d+ of\b|\bpasses over the data\b": "epoch",
     r"\b(least|most|leave_out)_\w+": "min_, max_, exclude_",

@@ -3,7 +3,7 @@
 import pytest
 
 from napari_mosaik.core.errors import InputError
-from napari_mosaik.core.text import read_text
+from napari_mosaik.core.text import counted, read_text
 
 TEXT = '{"class": "Müllers Drüse, 5 µm"}\n'
 
@@ -35,3 +35,9 @@ def test_a_long_file_is_decoded_in_one_go(tmp_path):
     path = tmp_path / "long.txt"
     path.write_bytes(("ä" + "x" * 100).encode("latin-1") * 20_000)
     assert len(read_text(path)) == 101 * 20_000
+
+
+def test_a_number_stands_before_its_singular_or_plural():
+    assert [counted(n, "tile") for n in (0, 1, 2)] == ["0 tiles", "1 tile", "2 tiles"]
+    assert counted(1, "tile has", "tiles have") == "1 tile has"
+    assert counted(5, "tile has", "tiles have") == "5 tiles have"

@@ -435,7 +435,7 @@ def test_without_a_distance_to_a_vessel_there_is_no_response_but_a_dose():
     assert np.isnan(result.columns["ln_survival_50"]).tolist() == [i == 2 for i in range(6)]
     assert np.isnan(result.columns["hypoxic_share"]).tolist() == [i == 2 for i in range(6)]
     assert np.isfinite(result.columns["dose_gy_50"]).all()
-    assert "1 tiles have no distance to a vessel and so no response" in result.record["warnings"]
+    assert "1 tile has no distance to a vessel and so no response" in result.record["warnings"]
 
 
 def test_a_kernel_moves_dose_to_the_neighbours_and_asks_about_its_reach():

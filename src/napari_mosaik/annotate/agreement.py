@@ -23,6 +23,7 @@ from napari_mosaik.core import FloatArray, Lattice
 from napari_mosaik.core.progress import checkpoint
 from napari_mosaik.core.rasterise import rasterise
 from napari_mosaik.core.shapes import AnnotatedShape
+from napari_mosaik.core.text import counted
 
 __all__ = [
     "READING_TILE_UM",
@@ -283,7 +284,7 @@ def pair_agreement(
         if n_blocks == 1 and math.isfinite(whole.kappa):
             why.append("all compared areas lie in one reading tile, so kappa has no interval")
         elif n_blocks < FEW_BLOCKS and math.isfinite(whole.kappa):
-            why.append(f"the interval of kappa rests on only {n_blocks} blocks of tiles")
+            why.append(f"the interval of kappa rests on only {counted(n_blocks, 'block')} of tiles")
         if math.isnan(tiles.kappa) and math.isfinite(whole.kappa):
             why.append("both have the same class in every tile, so the tile kappa is undefined")
     used = found.drawn[0] | found.drawn[1]

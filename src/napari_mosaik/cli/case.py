@@ -36,7 +36,7 @@ from napari_mosaik.cli.side_by_side import fitting_jobs, run_side_by_side
 from napari_mosaik.core.catalogue import REFERENCE, STAIN_TITLES
 from napari_mosaik.core.errors import Blocked, InputError, MissingPixelSize, MosaikError
 from napari_mosaik.core.pet_records import InjectionRecord
-from napari_mosaik.core.text import natural_key
+from napari_mosaik.core.text import counted, natural_key
 
 __all__ = ["commands", "one_case", "open_cases", "run_case"]
 
@@ -70,7 +70,9 @@ def one_case(path: Path) -> Any:
     """The case in a folder; a cohort of several raises `InputError`."""
     found = open_cases([path])
     if len(found) > 1:
-        raise InputError(f"{path} is a cohort of {len(found)} cases; give one case folder")
+        raise InputError(
+            f"{path} is a cohort of {counted(len(found), 'case')}; give one case folder"
+        )
     return found[0]
 
 
@@ -267,7 +269,7 @@ def _check_landmarks(files: Mapping[str, Path]) -> None:
             )
         if count != counts[REFERENCE]:
             raise InputError(
-                f"--landmarks-{key} holds {count} landmarks, --landmarks-{REFERENCE} "
+                f"--landmarks-{key} holds {counted(count, 'landmark')}, --landmarks-{REFERENCE} "
                 f"{counts[REFERENCE]}; each needs its partner in the same row"
             )
         check_partners(files[key], files[REFERENCE])

@@ -19,6 +19,7 @@ from napari_mosaik.cli.common import (
 from napari_mosaik.cli.show import Bar, figure, print_json, table
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.progress import run_to_end
+from napari_mosaik.core.text import counted
 
 __all__ = ["commands"]
 
@@ -86,7 +87,7 @@ def correct(
              "reader": reader, "n": n, "stale": stale, "warnings": doubts}
         )  # fmt: skip
         return
-    typer.echo(f"{n} corrections undone: {undone}" if undo else f"{n} corrections of {what}")
+    typer.echo(f"{counted(n, 'correction')} " + (f"undone: {undone}" if undo else f"of {what}"))
     if stale:
         titles = ", ".join(step_named(name).title for name in stale)
         typer.echo(f"out of date now: {titles}; run: napari-mosaik update {case}")

@@ -26,6 +26,7 @@ from napari_mosaik.cli.common import (
 from napari_mosaik.cli.show import figure, print_json, table
 from napari_mosaik.core.catalogue import REFERENCE
 from napari_mosaik.core.errors import InputError
+from napari_mosaik.core.text import counted
 
 __all__ = ["commands"]
 
@@ -239,7 +240,7 @@ def _take_import(given: Any, name: str, how: Any, event: str, json: bool) -> Non
         return
     for row in given.rows:
         typer.echo(row.sentence)
-    typer.echo(f"{done.imported} shapes imported for reader {name}, who has {total} now")
+    typer.echo(f"{counted(done.imported, 'shape')} imported for reader {name}, who has {total} now")
     for path in done.copies:
         typer.echo(f"the previous shapes are kept in {path}")
 

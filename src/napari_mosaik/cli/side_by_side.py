@@ -17,6 +17,7 @@ from pathlib import Path
 
 from napari_mosaik.cli.show import Bar
 from napari_mosaik.core.artifact import Progress
+from napari_mosaik.core.text import counted
 
 __all__ = ["fitting_jobs", "run_side_by_side"]
 
@@ -60,7 +61,7 @@ def run_side_by_side(
         Messages of the cases that failed, in the order of the cases.
     """
     pool = _Pool(folders, options, _shares(jobs), bar)
-    what = f"{len(folders)} cases, {jobs} in parallel"
+    what = f"{counted(len(folders), 'case')}, {jobs} in parallel"
     with contextlib.closing(pool):
         while pool.fill():
             done = pool.done

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.params import digest
+from napari_mosaik.core.text import counted
 
 if TYPE_CHECKING:
     import shapely
@@ -110,7 +111,9 @@ class Correction:
             raise InputError(f"unknown correction '{made.kind}'; use: {', '.join(get_args(Kind))}")
         n = _OBJECTS[made.kind]
         if not len(made.places_um) == len(made.centroids_um) == len(made.areas_um2) == n:
-            raise InputError(f"the correction '{made.kind}' needs {n} object(s): {values!r}")
+            raise InputError(
+                f"the correction '{made.kind}' needs {counted(n, 'object')}: {values!r}"
+            )
         if (made.kind == "split" and len(made.line_um) < 2) or (n == 0 and not made.area_wkt):
             raise InputError(f"the correction '{made.kind}' has no line or area: {values!r}")
         if made.kind == "flag" and not made.word:

@@ -15,6 +15,7 @@ from typing import Any
 from napari_mosaik.core.errors import InputError
 
 __all__ = [
+    "counted",
     "decoded",
     "natural_key",
     "nearest",
@@ -36,6 +37,11 @@ _MARKS = (
 # Latin-1 letters (and ° ² ³ µ) among ASCII text, at most two in a row.  Longer runs are letters of
 # another script in a code page that nothing states.
 _LATIN = re.compile(rb"(?:[\x00-\x7f]|(?<![\x80-\xff]{2})[\xb0\xb2\xb3\xb5\xc0-\xff])*")
+
+
+def counted(n: int, one: str, many: str = "") -> str:
+    """A number with its noun (and verb): "1 tile", "3 tiles"; "1 tile has", "3 tiles have"."""
+    return f"{n} {one if n == 1 else many or f'{one}s'}"
 
 
 def read_text(path: str | Path) -> str:

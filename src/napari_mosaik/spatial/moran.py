@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from napari_mosaik.core import FloatArray, Params, setting
 from napari_mosaik.core.progress import run_to_end
+from napari_mosaik.core.text import counted
 from napari_mosaik.core.tiles import IntArray
 from napari_mosaik.spatial.graph import (
     TIE,
@@ -347,7 +348,7 @@ def _warnings(
         )
     islands = tiles.z.size - tiles.tested.size
     if islands:
-        out.append(f"{islands} tiles have no neighbour with a value and were not tested.")
+        out.append(f"{counted(islands, 'tile')} without a neighbour that has a value: not tested.")
     return tuple(out)
 
 

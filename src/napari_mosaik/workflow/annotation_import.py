@@ -40,7 +40,7 @@ from napari_mosaik.core.journal import annotation_part, journals_of
 from napari_mosaik.core.palette import OWN_CLASS_COLOURS
 from napari_mosaik.core.readers import check_reader_name
 from napari_mosaik.core.shapes import AnnotatedShape
-from napari_mosaik.core.text import same_words
+from napari_mosaik.core.text import counted, same_words
 from napari_mosaik.io.annotations import geojson_bytes, read_geojson
 from napari_mosaik.io.case import Case
 from napari_mosaik.io.files import read_json, write_bytes
@@ -262,9 +262,9 @@ class AnnotationImport:
         present = document.shapes
         if present and not how:
             raise InputError(
-                f"reader {opened.reader} has {len(present)} shapes on case {self.case.name}, and "
-                "nothing was imported: replace them (a copy is kept) with --replace, or add to "
-                "them with --add"
+                f"reader {opened.reader} has {counted(len(present), 'shape')} on case "
+                f"{self.case.name}, and nothing was imported: replace them (a copy is kept) with "
+                "--replace, or add to them with --add"
             )
         copies: tuple[Path, ...] = ()
         removed: tuple[str, ...] = ()

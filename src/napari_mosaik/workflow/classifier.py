@@ -22,6 +22,7 @@ from napari_mosaik.core.errors import Blocked, CorruptArtifact, InputError
 from napari_mosaik.core.params import Params, digest
 from napari_mosaik.core.progress import checkpoint, map_progress
 from napari_mosaik.core.shapes import READER, AnnotatedShape
+from napari_mosaik.core.text import counted
 from napari_mosaik.io.case import Case
 from napari_mosaik.io.files import saving
 from napari_mosaik.segment.metrics import class_calibration
@@ -307,7 +308,7 @@ def _trainable(
     named = tuple(shape for shape in shapes if shape.label)
     if len(named) < len(shapes):
         n = len(shapes) - len(named)
-        warnings.append(f"case {case.name}: {n} shapes without a class do not train")
+        warnings.append(f"case {case.name}: {counted(n, 'shape')} without a class: not trained on")
     unknown = sorted({shape.label for shape in named} - {*declared, *BUILT_IN})
     if unknown:
         names = ", ".join(repr(name) for name in unknown)
@@ -336,7 +337,9 @@ def _about_classes(annotated: AnnotatedCases, warnings: list[str]) -> list[str]:
     for case, own in annotated:
         counts = Counter(str(shape.properties.get(READER, "")) for shape in own)
         if len(counts) > 1:
-            each = ", ".join(f"{name or 'unnamed'} ({n} shapes)" for name, n in counts.items())
+            each = ", ".join(
+                f"{name or 'unnamed'} ({counted(n, 'shape')})" for name, n in counts.items()
+            )
             notes.append(
                 f"case {case.name}: annotations of several readers together: {each}; where they "
                 "differ, the majority's class trains with less weight, and a tie does not train"

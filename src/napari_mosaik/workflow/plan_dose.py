@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import FloatArray
 from napari_mosaik.core.progress import checkpoint, map_progress, run_to_end
-from napari_mosaik.core.text import nearest
+from napari_mosaik.core.text import counted, nearest
 from napari_mosaik.core.tiles import IntArray, TileGrid
 from napari_mosaik.dosimetry import (
     NUCLIDES,
@@ -783,7 +783,10 @@ class PlanModel:
             unknown = np.isnan(self.uptake.distances[np.isfinite(self.uptake.suv)])
             lost = int(unknown.any(axis=1).sum())
             if lost:
-                found.append(f"{lost} tiles have no distance to a vessel and so no response")
+                found.append(
+                    f"{counted(lost, 'tile has', 'tiles have')} no distance to a vessel and so no "
+                    "response"
+                )
         return found
 
     def result(self, tiles: Mapping[str, FloatArray]) -> PlanResult:

@@ -35,6 +35,7 @@ from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import FloatArray, Transform
 from napari_mosaik.core.pet_records import InjectionRecord
 from napari_mosaik.core.table import Table
+from napari_mosaik.core.text import counted
 from napari_mosaik.core.tiles import TileGrid
 from napari_mosaik.dosimetry import curve_level
 from napari_mosaik.kinetics import CURVE_NAMES, TILE_TIMES_H, curve_columns
@@ -119,7 +120,9 @@ class TileFacts:
                 )
         below = int((values < 0).sum())
         if below:
-            self.warnings.append(f"{below} tiles have a negative SUV, which counts as 0")
+            self.warnings.append(
+                f"{counted(below, 'tile has', 'tiles have')} a negative SUV, which counts as 0"
+            )
         return np.maximum(values, 0.0), table.unit("suv"), which
 
     def weight(self) -> tuple[FloatArray, str]:
@@ -318,8 +321,8 @@ class PlanFacts(TileFacts):
         beyond = int((np.isnan(found).any(axis=0) & np.isfinite(suv)).sum())
         if beyond:
             self.warnings.append(
-                f"{beyond} tiles leave the PET in some of its shifts; there their uptake counts as "
-                "measured, so their intervals are too narrow"
+                f"{counted(beyond, 'tile leaves', 'tiles leave')} the PET in some of its "
+                "shifts; there their uptake counts as measured, so their intervals are too narrow"
             )
         return np.nan_to_num(found), (
             f"{count} shifts of the PET within the error of its registration, SD "
@@ -412,8 +415,8 @@ class PlanFacts(TileFacts):
         lost = int((~usable).sum())
         if lost:
             self.warnings.append(
-                f"{lost} tiles have no delivery curve of their own (no vessel, or CAIX not "
-                "measured); they follow the median of the others"
+                f"{counted(lost, 'tile has', 'tiles have')} no delivery curve of their own "
+                "(no vessel, or CAIX not measured); they follow the median of the others"
             )
         return times, shape, {"kind": "tile", "uptake_at_h": at_h, "n_median_shape": lost}
 

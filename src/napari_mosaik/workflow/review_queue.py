@@ -61,6 +61,7 @@ from napari_mosaik.core.params import digest
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.core.rasterise import rasterise
 from napari_mosaik.core.readers import check_reader_name
+from napari_mosaik.core.text import counted
 from napari_mosaik.core.tiles import TileGrid
 from napari_mosaik.io.case import Case
 from napari_mosaik.io.files import read_json, write_json
@@ -642,9 +643,9 @@ class QueueSession(Closing):
         """
         if not self.may_finish:
             raise InputError(
-                f"{len(self.queue.tiles) - len(self.judged)} tiles of the review queue of case "
-                f"{self.case.name} have no decision yet, and the expected gain is not below the "
-                "value that was set; continue with the queue"
+                f"{counted(len(self.queue.tiles) - len(self.judged), 'tile')} of the review queue "
+                f"of case {self.case.name} without a decision, and the expected gain is not below "
+                "the value that was set; continue with the queue"
             )
         if not self.finished:
             self.part.append({"event": _FINISHED, "judged": len(self.judged)})

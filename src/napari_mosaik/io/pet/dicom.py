@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from napari_mosaik.core import InputError, Lattice, Raster
 from napari_mosaik.core.pet_records import PetImage
 from napari_mosaik.core.pet_volume import VolumeGrid, evenly_spaced
+from napari_mosaik.core.text import counted
 from napari_mosaik.io.pet.archive import is_zip
 from napari_mosaik.io.pet.dicom_file import (
     DicomFrame,
@@ -220,7 +221,7 @@ def _described(number: int, datasets: Sequence[Any]) -> str:
     ]
     corrected = "AC" if "ATTN" in applied else "NAC" if applied else "corrections not stated"
     title = str(first.get("SeriesDescription") or "no description")[:40]
-    return f"{number} = '{title}', {corrected}, {len(datasets)} images"
+    return f"{number} = '{title}', {corrected}, {counted(len(datasets), 'image')}"
 
 
 def _check_geometry(places: list[list[DicomFrame]]) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from napari_mosaik.core import FloatArray, InputError, Lattice, Raster
 from napari_mosaik.core.pet_records import PetHeader, PetImage
 from napari_mosaik.core.pet_volume import VolumeGrid
+from napari_mosaik.core.text import counted
 from napari_mosaik.io.pet.registry import PetFormat, sibling, single_file
 from napari_mosaik.io.pet.sidecar import read_sidecar
 from napari_mosaik.io.unread import unread_file
@@ -78,8 +79,8 @@ class NiftiSeries:
         self._notes = [note] if note else []
         if after:
             self._notes.append(
-                f"{after} bytes follow the voxels; check the numbers of voxels and the first byte "
-                "in the header"
+                f"{counted(after, 'byte follows', 'bytes follow')} the voxels; "
+                "check the numbers of voxels and the first byte in the header"
             )
         self._stored = stored[:, :, ::-1] if self._turned[2] else stored
 

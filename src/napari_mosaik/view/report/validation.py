@@ -26,6 +26,7 @@ from napari_mosaik.core.catalogue import (
     UPTAKE,
     UPTAKE_SENSITIVITY,
 )
+from napari_mosaik.core.text import counted
 from napari_mosaik.kinetics import ORDER
 from napari_mosaik.twin.identify import PRIOR_ONLY
 from napari_mosaik.twin.verification import RANK_LIMIT, SEQUENTIAL_LIMIT
@@ -326,7 +327,7 @@ def _twin(twin: CaseTwin | None) -> list[SheetRow]:
         return []
     last = twin.updates[-1]
     checks, parameters = last["verification"], last["parameters"]
-    evidence = f"twin/updates, {len(twin.updates)} scans"
+    evidence = f"twin/updates, {counted(len(twin.updates), 'scan')}"
     within = sum(
         one["prediction"]["low"] <= one["mean"] <= one["prediction"]["high"] for one in twin.updates
     )
@@ -353,8 +354,8 @@ def _twin(twin: CaseTwin | None) -> list[SheetRow]:
         _row(
             "Validation",
             largest <= IN_DOUBT_Z,
-            f"twin: {within} of {len(twin.updates)} scans within the 90 % interval that was "
-            f"stored before they were taken in; largest |z| {number(largest)}",
+            f"twin: {within} of {counted(len(twin.updates), 'scan')} within the 90 % interval "
+            f"that was stored before they were taken in; largest |z| {number(largest)}",
             f"{evidence}; limit |z| {IN_DOUBT_Z:g}; one patient",
         ),
         _row(
