@@ -66,7 +66,7 @@ class Studio:
         self.dock.controller.open(cohort, prefer="B11")
         self.until(lambda: len(self.dock.board.slides) == 3 and bool(self.dock.board.specs))
 
-    def until(self, ready: Callable[[], bool], timeout_s: float = 300.0) -> None:
+    def until(self, ready: Callable[[], bool], timeout_s: float = 1800.0) -> None:
         """Process events until a condition holds."""
         end = time.monotonic() + timeout_s
         while not ready():
@@ -102,6 +102,11 @@ class Studio:
         self.settle()
         low, high = grid.centres_um.min(axis=0), grid.centres_um.max(axis=0)
         fit(self.viewer, low - grid.stride_um, high + grid.stride_um, share)
+
+    def hide_overlays(self) -> None:
+        """Show the slide alone."""
+        for layer in self.dock.board.overlays().values():
+            layer.visible = False
 
     def shoot(self, name: str) -> None:
         """Save the whole window in 256 colours, once nothing is being read or drawn."""
@@ -172,7 +177,7 @@ class Studio:
             panel = page.panel  # type: ignore[attr-defined]
             self.until(lambda panel=panel, ready=ready: ready(panel))
             self.settle()
-            dock.page_area.ensureWidgetVisible(panel, 0, panel.height())
+            self._scroll_to(panel)
             self.shoot(name)
 
     def review(self) -> None:
@@ -226,8 +231,7 @@ class Studio:
         dock = self.dock
         dock.show_annotate()
         drawing = dock.annotate.drawing
-        for layer in dock.board.overlays().values():
-            layer.visible = False
+        self.hide_overlays()
         for name in ("neoplastic", "non-neoplastic", "background"):
             drawing.choose_class(name)
             for path, radius_um in _deepest(dock.workspace.case, name):
@@ -330,6 +334,8 @@ class Studio:
         dock = self.dock
         dock.tabs.setCurrentIndex(0)
         page = dock.twin
+        self.hide_overlays()
+        self.frame()
 
         def idle() -> bool:
             return dock.workspace.job is None and page.picture is not None
