@@ -10,6 +10,7 @@ from qtpy.QtCore import QPoint, Qt
 from napari_mosaik.core import Table
 from napari_mosaik.widgets.base.controls import grey_text
 from napari_mosaik.widgets.canvas.camera import centre_um, visible_um
+from napari_mosaik.widgets.canvas.view_keys import READOUT
 from napari_mosaik.widgets.correct.qa_panel import MARK
 from tests.widgets.test_tools import Hand
 
@@ -20,7 +21,10 @@ def test_review_in_and_out_and_one_selection(qtbot, dock, opened, own_cohort):
     opened(dock, own_cohort)
     tile_data = dock.workspace.tile_data
     shown = {layer.name: layer.visible for layer in dock.viewer.layers}
+    magnification = dock.viewer.canvas.overlays[READOUT]
+    qtbot.waitUntil(lambda: magnification.visible)
     dock.show_review()
+    qtbot.waitUntil(lambda: not magnification.visible)  # it would lie on the last map
     assert dock.side_by_side.is_on
     assert dock.viewer.canvas.grid.enabled
     assert len(dock.side_by_side._maps()) == 4  # one training case gives no intervals
@@ -66,6 +70,7 @@ def test_review_in_and_out_and_one_selection(qtbot, dock, opened, own_cohort):
 
     dock.side_by_side.leave()
     assert not dock.viewer.canvas.grid.enabled
+    qtbot.waitUntil(lambda: magnification.visible)
     after = {layer.name: layer.visible for layer in dock.viewer.layers}
     assert {name: after[name] for name in shown} == shown
     kept = [layer.name for layer in dock.side_by_side._cells]

@@ -20,6 +20,7 @@ from napari_mosaik.widgets.canvas.camera import (
     zoom_about,
 )
 from napari_mosaik.widgets.canvas.keys import CANVAS, KeyMap
+from napari_mosaik.widgets.canvas.layout_state import BASE
 
 if TYPE_CHECKING:
     import napari
@@ -138,12 +139,13 @@ class ViewKeys(QObject):
     def _show(self) -> None:
         self._show_scale_bar()
         words = self._readout()
-        if words == self.words:
-            return
-        self.words = words
-        self._overlay.text = "\n".join(map(_with_room, words.split(" · ")))
-        self._overlay.visible = bool(words)
-        self.changed.emit(words)
+        if words != self.words:
+            self.words = words
+            self._overlay.text = "\n".join(map(_with_room, words.split(" · ")))
+            self.changed.emit(words)
+        shown = bool(words) and not shows_maps_alone(self.viewer)
+        if shown != self._overlay.visible:
+            self._overlay.visible = shown
 
     def _readout(self) -> str:
         if not len(self.viewer.layers):
@@ -164,6 +166,14 @@ def has_pixel_size(viewer: napari.Viewer) -> bool:
     return not shows_uncalibrated(viewer) and all(
         all(str(unit) == "micrometer" for unit in layer.units[-2:]) for layer in shown
     )
+
+
+def shows_maps_alone(viewer: napari.Viewer) -> bool:
+    """Whether maps of tiles fill the canvas as scanned: the magnification would lie on the last."""
+    shown = [layer for layer in viewer.layers if layer.visible]
+    maps = any(layer.metadata.get(BASE) for layer in shown)
+    slides = any(getattr(layer, "rgb", False) for layer in shown)
+    return maps and not slides and turn_of(viewer) == Turn()
 
 
 def shows_uncalibrated(viewer: napari.Viewer) -> bool:
