@@ -2,6 +2,7 @@
 
 python benchmarks/faults.py CASE [--faults clock interrupt kill disk slide memory]
        [--steps STEP ...] [--tries 2] [--seed 0] [--memory-gib 3] [--json]
+python benchmarks/faults.py CASE --whole 10 [--seed 0] [--json]
 
 CASE is a finished case, such as the one of `real_size.py --quick --keep DIR`; the faults happen to
 a copy of it.  Every step that is done there is computed by `run CASE --step STEP` in a process of
@@ -19,6 +20,10 @@ and after each fault the same command without it must give the results of the un
 for byte; only the record of time and duration may differ.  A fault must end in one line and exit
 code 2 (interrupt: 130), or the step must end well.  Exit code 1 where anything else happens.
 `disk` mounts a small file system and needs the rights to do so.
+
+With --whole a run of all steps, from nothing, is killed so many times (kill -9), each time a random
+moment after a step that is drawn, and goes on.  In the end every result must be that of the
+undisturbed run, and no step or block that was finished at a kill may have been computed again.
 """
 
 from __future__ import annotations
@@ -36,10 +41,11 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -61,6 +67,8 @@ SHORT_S = 3.0
 """Steps that take less processor time need no time left, s."""
 START_S = 1.5
 """Processor seconds of a command before it computes; each of two starts pays them."""
+MIDST_S = 1.5
+"""Processor seconds after a step within which a whole run is killed."""
 STAGES = (0.0, 0.2, 0.6, 0.95)
 """Parts of the room that a step needs, at which the disk is full."""
 
@@ -87,11 +95,11 @@ class Ended:
 
 def run_step(
     root: Path,
-    step: str,
+    step: str = "",
     at: Callable[[subprocess.Popen[str]], object] | None = None,
     before: Callable[[], object] | None = None,
 ) -> Ended:
-    """Run a step; *at* gets the process once it runs, *before* is called in it."""
+    """Run a step, all if empty; *at* gets the process once it runs, *before* is called in it."""
 
     def prepare() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background ignores Ctrl-C
@@ -99,7 +107,7 @@ def run_step(
             before()
 
     process = subprocess.Popen(
-        [*PROGRAM, "run", str(root), "--step", step],
+        [*PROGRAM, "run", str(root), *(["--step", step] if step else [])],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -137,6 +145,27 @@ def after(seconds: float, act: Callable[[subprocess.Popen[str]], object]) -> Any
     return wait
 
 
+def in_the_midst(
+    has_come: Callable[[], bool], seconds: float, act: Callable[[subprocess.Popen[str]], object]
+) -> Any:
+    """Do something to a process so many of its processor seconds after something has come."""
+    per_second = os.sysconf("SC_CLK_TCK")
+
+    def wait(process: subprocess.Popen[str]) -> None:
+        due: float | None = None
+        while not os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            after_name = Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+            spent = sum(map(int, after_name[11:13])) / per_second
+            if due is None and has_come():
+                due = spent + seconds
+            if due is not None and spent >= due:
+                act(process)
+                return
+            time.sleep(0.02)
+
+    return wait
+
+
 class Trials:
     """One step of the copy of a case, and what is wrong with it."""
 
@@ -160,21 +189,11 @@ class Trials:
 
     def reset(self) -> None:
         """As if the step had never run."""
-        for artifact in self.step.writes:
-            shutil.rmtree(self.root / "artifacts" / artifact.name, ignore_errors=True)
-        for place in (*self.root.glob("scratch/*"), *self.root.glob("earlier/*")):
-            shutil.rmtree(place, ignore_errors=True)
+        forget(self.root, [self.step])
 
     def content(self) -> dict[str, str]:
         """Digests of all that the step has stored, but its record of time and duration."""
-        found = {}
-        for artifact in self.step.writes:
-            folder = self.root / "artifacts" / artifact.name
-            for path in sorted(folder.rglob("*")):
-                if path.is_file() and path.name != "record.json":
-                    digest = hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
-                    found[str(path.relative_to(folder.parent))] = digest
-        return found
+        return content(self.root, [self.step])
 
     def expect(self, is_right: bool, what: str) -> None:
         """Note what is wrong."""
@@ -336,6 +355,88 @@ def _file_system(place: Path, mib: int = 256) -> Iterator[Path]:
         subprocess.run(["umount", str(place)], check=True)
 
 
+def forget(root: Path, steps: Sequence[Step[Any]]) -> None:
+    """As if the steps had never run."""
+    for artifact in (one for step in steps for one in step.writes):
+        shutil.rmtree(root / "artifacts" / artifact.name, ignore_errors=True)
+    for place in (*root.glob("scratch/*"), *root.glob("earlier/*")):
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def content(root: Path, steps: Sequence[Step[Any]]) -> dict[str, str]:
+    """Digests of all that steps have stored, but the record of time and duration."""
+    found = {}
+    for artifact in (one for step in steps for one in step.writes):
+        folder = root / "artifacts" / artifact.name
+        for path in sorted(folder.rglob("*")):
+            if path.is_file() and path.name != "record.json":
+                digest = hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
+                found[str(path.relative_to(folder.parent))] = digest
+    return found
+
+
+def finished(root: Path) -> dict[str, int]:
+    """When (ns) each stored result and each finished block in scratch was written, by its path."""
+    results = root.glob("artifacts/*/record.json")
+    blocks = (one for one in root.glob("scratch/**/*.npz") if zipfile.is_zipfile(one))
+    return {str(one.relative_to(root)): one.stat().st_mtime_ns for one in (*results, *blocks)}
+
+
+def whole(root: Path, steps: Sequence[Step[Any]], kills: int, seed: int) -> dict[str, Any]:
+    """Kill a run of all steps at random moments; what was lost, and what is wrong."""
+    forget(root, steps)
+    calm = run_step(root)
+    if calm.code:
+        raise SystemExit(f"undisturbed: {calm.lines[-1:]}")
+    expected, start = content(root, steps), run_step(root).processor_s
+    forget(root, steps)
+    chance, wrong = random.Random(f"{seed} whole"), list[str]()
+    spent, done, at = 0.0, 0, list[str]()
+    records = [root / "artifacts" / step.writes[0].name / "record.json" for step in steps]
+
+    def n_stored() -> int:
+        return sum(record.exists() for record in records)
+
+    known: dict[str, int] = {}
+    for number in sorted(chance.sample(range(len(steps)), kills)):
+        reached = partial(lambda least: n_stored() >= least, number)
+        moment = chance.uniform(0.0, MIDST_S)
+        ended = run_step(root, "", in_the_midst(reached, moment, lambda one: one.kill()))
+        spent, done = spent + ended.processor_s, done + (ended.code == -signal.SIGKILL)
+        known = _still_known(known, found := finished(root), f"at kill {done}", wrong) | found
+        blocks = sum(name.startswith("scratch") for name in found)
+        at.append(f"{n_stored()} steps and {blocks} blocks of the next done")
+    last = run_step(root)
+    spent += last.processor_s
+    if last.code:
+        wrong.append(f"at last: code {last.code} {last.errors}")
+    _still_known(known, finished(root), "at last", wrong)
+    if content(root, steps) != expected:
+        wrong.append("other results")
+    if left := [one.name for one in (*root.glob("scratch/*"), *root.glob("artifacts/.staging*"))]:
+        wrong.append(f"left {left}")
+    lost = (spent - calm.processor_s - done * start) / max(1, done)
+    if lost > LOST_S or done < kills:
+        wrong.append(f"{done} kills, each cost {lost:.1f} s")
+    return {
+        "processor_s": round(calm.processor_s, 1),
+        "kills": done,
+        "lost_s": round(lost, 1),
+        "files": len(expected),
+        "killed_with": at,
+        "wrong": wrong,
+    }
+
+
+def _still_known(
+    before: dict[str, int], now: dict[str, int], when: str, wrong: list[str]
+) -> dict[str, int]:
+    """What was finished before and is still there; what was written again is wrong."""
+    again = [name for name, moment in now.items() if before.get(name, moment) != moment]
+    wrong.extend(f"{when}: {name} was computed again" for name in again)
+    return {name: moment for name, moment in before.items() if name in now}
+
+
 def trace(root: Path, name: str) -> dict[str, Any]:
     """Run a step in this process: its longest silence, and errors of the time left."""
     from napari_mosaik.workflow.run import run
@@ -386,12 +487,23 @@ def _shares(points: list[tuple[float, float, Progress]]) -> dict[str, list[float
     return found
 
 
+def tried(trials: Trials, given: argparse.Namespace) -> dict[str, Any]:
+    """What the faults that were asked for did to a step."""
+    for fault in given.faults:
+        if fault != "clock":
+            _ = trials.calm
+        extra = (given.memory_gib,) if fault == "memory" else ()
+        getattr(trials, fault)(*extra)
+    return {**trials.found, "wrong": trials.wrong}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("case", type=Path)
     faults = ("clock", "interrupt", "kill", "disk", "slide", "memory")
     parser.add_argument("--faults", nargs="+", choices=faults, default=faults)
     parser.add_argument("--steps", nargs="+", metavar="STEP")
+    parser.add_argument("--whole", type=int, default=0, metavar="KILLS")
     parser.add_argument("--tries", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--memory-gib", type=float, default=3.0)
@@ -406,16 +518,15 @@ def main() -> int:
         root = Path(place) / given.case.name
         shutil.copytree(given.case, root, symlinks=True)
         states = case_status(Case(root)).states
+        if given.whole:
+            done = [step for step in STEPS if states[step.name].word == "done"]
+            told = whole(root, done, given.whole, given.seed)
+            print(json.dumps(told, indent=1, ensure_ascii=False))
+            return int(bool(told["wrong"]))
         for step in STEPS:
             if (given.steps and step.name not in given.steps) or states[step.name].word != "done":
                 continue
-            trials = Trials(root, step, given.case, given.tries, given.seed)
-            for fault in given.faults:
-                if fault != "clock":
-                    _ = trials.calm
-                extra = (given.memory_gib,) if fault == "memory" else ()
-                getattr(trials, fault)(*extra)
-            found[step.name] = {**trials.found, "wrong": trials.wrong}
+            found[step.name] = tried(Trials(root, step, given.case, given.tries, given.seed), given)
             if not given.json:
                 print(step.name, json.dumps(found[step.name], ensure_ascii=False), flush=True)
     if given.json:
