@@ -27,6 +27,7 @@ from napari.settings import get_settings
 from PIL import Image
 from qtpy.QtWidgets import QApplication, QWidget
 from scipy.ndimage import distance_transform_edt
+from scipy.spatial import cKDTree
 
 from napari_mosaik.annotate import stroke_polygon
 from napari_mosaik.core.catalogue import CLASSES, VESSEL_OBJECTS
@@ -478,9 +479,14 @@ def in_few_colours(picture: Image.Image) -> Image.Image:
     counts = picture.getcolors(picture.width * picture.height) or []
     kept = [colour for _, colour in sorted(counts, reverse=True)[:_EXACT_COLOURS]]
     others = picture.quantize(256 - len(kept), Image.Quantize.MAXCOVERAGE).getpalette() or []
-    palette = Image.new("P", (1, 1))
-    palette.putpalette([level for colour in kept for level in colour] + others)
-    return picture.quantize(palette=palette, dither=Image.Dither.NONE)
+    palette = np.array([level for colour in kept for level in colour] + others).reshape(-1, 3)
+    codes = np.asarray(picture).astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
+    found, places = np.unique(codes, return_inverse=True)
+    colours = np.stack([found >> 16, found >> 8 & 255, found & 255], axis=1)
+    nearest = cKDTree(palette).query(colours)[1].astype(np.uint8)  # Pillow's search is coarser
+    few = Image.fromarray(nearest[places].reshape(picture.height, picture.width), "P")
+    few.putpalette(palette.astype(np.uint8).tobytes())
+    return few
 
 
 _MEASURED = {
