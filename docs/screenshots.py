@@ -246,7 +246,9 @@ class Studio:
         dock.annotate.annotation.update()
         self.until(lambda: dock.workspace.job is None)
         self.until(lambda: "mean absolute error" in dock.annotate.change.text())
-        self.until(lambda: all(s.word == "done" for s in dock.workspace.states.values()))
+        self.until(
+            lambda: all(s.word in ("done", "blocked") for s in dock.workspace.states.values())
+        )
         dock.board.set_shown("Tissue classes", True)
         self.shoot("loop")
 
