@@ -292,8 +292,7 @@ class Studio:
         self.until(lambda: "Changed tissue classes" in dock.board.specs)
         dock.board.set_shown("Changed tissue classes", True)
         self.frame()
-        bar = dock.tabs.currentWidget().verticalScrollBar()
-        bar.setValue(bar.maximum())
+        self._scroll_to(dock.annotate.change)
         self.shoot("changed")
         dock.tabs.setCurrentIndex(dock.models_tab)
         page = dock.models
@@ -414,9 +413,9 @@ class Studio:
         self.until(lambda: page.panel.results.plan_dose is not None)
 
     def _scroll_to(self, widget: QWidget) -> None:
-        """Let the page begin at a widget."""
+        """Let the tab begin at a widget."""
         self.settle(0.5)
-        area = self.dock.page_area
+        area: Any = self.dock.tabs.currentWidget()
         area.verticalScrollBar().setValue(widget.mapTo(area.widget(), widget.rect().topLeft()).y())
 
     def align(self) -> None:
