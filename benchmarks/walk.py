@@ -149,10 +149,10 @@ class Walk:
         return time.perf_counter() - began
 
     def drawn(self) -> float:
-        """Wait until the canvas has been drawn again; seconds it took."""
-        before = self.draws
+        """Wait until the canvas has been drawn again and is shown so; seconds it took."""
+        before, frames = self.draws, self.canvas.native.mosaik_frames
         self.canvas._scene_canvas.update()
-        return self.until(lambda: self.draws > before)
+        return self.until(lambda: self.draws > before and not frames.under_way)
 
     def complete(self) -> float:
         """Wait until nothing that is visible waits to be read, and was drawn; seconds it took."""

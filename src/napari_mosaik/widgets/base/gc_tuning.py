@@ -20,6 +20,8 @@ import numpy as np
 from qtpy.QtCore import QObject, QTimer
 from qtpy.QtGui import QCursor, QGuiApplication
 
+from napari_mosaik.widgets.base.frames import Frames, point_by_place, slice_before_drawing
+
 if TYPE_CHECKING:
     import napari
     from napari.layers import Layer
@@ -305,8 +307,8 @@ def quicken(viewer: napari.Viewer) -> None:
     view for the first time takes.  A layer that is hidden stays in the view where it was, so its
     programs stay as they are.  Its controls are made when it is selected, in a turn of their own.
     What would show it in three dimensions, or in tiles, is made when it is shown so.  What of it
-    is in view is worked out again at each draw only if it is shown.  A picture is drawn in a turn
-    of its own.
+    is in view is worked out again at each draw only if it is shown.  Pictures come in turns of
+    their own (`frames`).
     """
     _remember_texts()
     _remember_callbacks()
@@ -315,8 +317,10 @@ def quicken(viewer: napari.Viewer) -> None:
     _leave_hidden_layers()
     _leave_equal_units()
     window = viewer.window._qt_viewer
-    _draw_in_a_turn(window.canvas.native)
     if not isinstance(window.controls.widgets, _LateControls):
+        Frames(window.canvas._scene_canvas)
+        slice_before_drawing(window.canvas)
+        point_by_place(viewer)
         _make_controls_late(window.controls)
         _move_what_is_shown(window.canvas)
 
@@ -473,16 +477,6 @@ def _leave_equal_units() -> None:
 
     VispyBaseLayer.world_units = property(units.fget, take)
     QtLayerListModel.all_loaded = lambda self: all(layer.loaded for layer in self._root)
-
-
-def _draw_in_a_turn(native: Any) -> None:
-    """Let the event loop have its turn between a change and the picture of it."""
-    if hasattr(native, "mosaik_draws_soon"):
-        return
-    native.mosaik_draws_soon = soon = QTimer(native)
-    soon.setSingleShot(True)
-    soon.timeout.connect(native.update)
-    native._vispy_update = lambda: soon.start(0)
 
 
 class _LateControls(dict[Any, Any]):

@@ -1,0 +1,134 @@
+"""The canvas is drawn aside, once for each change, and shown when the picture is complete."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from OpenGL import GL
+
+pytestmark = pytest.mark.gui
+
+
+@pytest.fixture
+def frames(dock: Any, qtbot: Any) -> Any:
+    """The pictures of a canvas with one image, at rest."""
+    ramp = np.add.outer(np.arange(64), np.arange(64)).astype(np.uint8)
+    dock.viewer.add_image(ramp, name="ramp")
+    dock.viewer.reset_view()
+    canvas = dock.viewer.window._qt_viewer.canvas
+    found = canvas.native.mosaik_frames
+    qtbot.waitUntil(lambda: calm(found))
+    return found
+
+
+def calm(frames: Any) -> bool:
+    return not frames.under_way and not frames._soon.isActive() and frames._frame is not None
+
+
+def pixels(native: Any) -> Any:
+    from qtpy.QtGui import QImage
+
+    image = native.grabFramebuffer().convertToFormat(QImage.Format.Format_RGB888)
+    rows = np.frombuffer(image.constBits(), np.uint8).reshape(image.height(), -1)
+    return rows[:, : 3 * image.width()].copy()
+
+
+def test_the_window_goes_on_until_a_picture_is_complete(
+    dock: Any, frames: Any, qtbot: Any, monkeypatch: Any
+) -> None:
+    heard: list[str] = []
+    paint, wait, asked = frames.paint, GL.glClientWaitSync, []
+
+    def still(*args: Any) -> int:
+        asked.append(1)
+        return int(GL.GL_TIMEOUT_EXPIRED if len(asked) < 4 else wait(*args))
+
+    def painted(native: Any) -> None:
+        heard.append("shown" if frames._showing else "drawn by Qt")
+        paint(native)
+
+    scene = frames._scene()
+    scene.events.draw.connect(lambda _event: heard.append("drawn"), position="last")
+    monkeypatch.setattr(GL, "glClientWaitSync", still)
+    monkeypatch.setattr(frames, "paint", painted)
+    camera = dock.viewer.scene.camera
+    camera.zoom *= 1.5
+    qtbot.waitUntil(lambda: len(asked) == 2)
+    assert heard == ["drawn"]
+    camera.zoom *= 1.5  # while the first picture is under way
+    camera.zoom *= 1.1
+    qtbot.waitUntil(lambda: calm(frames))
+    assert heard == ["drawn", "shown", "drawn", "shown"]
+
+
+def test_what_is_shown_is_what_qt_would_have_drawn(dock: Any, frames: Any, qtbot: Any) -> None:
+    native = frames.parent()
+    for size in ((900, 700), (1100, 760)):
+        dock.viewer.window.resize(*size)
+        dock.viewer.scene.camera.zoom *= 1.2
+        qtbot.waitUntil(lambda: calm(frames) and frames._size == frames._scene().physical_size)
+        frames._showing = True
+        shown = pixels(native)
+        frames._showing = False
+        drawn = pixels(native)
+        assert len(np.unique(drawn)) > 16
+        np.testing.assert_array_equal(shown, drawn)
+
+
+def test_one_picture_is_enough_for_another_level(dock: Any, frames: Any, qtbot: Any) -> None:
+    levels = [np.ones((n, n), np.uint8) for n in (2048, 1024, 512)]
+    layer = dock.viewer.add_labels(levels, multiscale=True)
+    dock.viewer.reset_view()
+    qtbot.waitUntil(lambda: calm(frames))
+    before, draws = layer.data_level, []
+    frames._scene().events.draw.connect(lambda _event: draws.append(layer.data_level))
+    dock.viewer.scene.camera.zoom *= 4
+    qtbot.waitUntil(lambda: bool(draws) and calm(frames))
+    assert layer.data_level < before
+    assert len(draws) == 1
+
+
+def test_the_view_under_the_mouse_is_found_without_drawing(
+    dock: Any, frames: Any, qtbot: Any, monkeypatch: Any
+) -> None:
+    viewer, scene = dock.viewer, frames._scene()
+    canvas = viewer.window._qt_viewer.canvas
+    places = [(x, y) for x in (60, 400, scene.size[0] - 60) for y in (60, scene.size[1] - 60)]
+
+    def compare() -> set[Any]:
+        drawn = [type(scene).visual_at(scene, place) for place in places]
+        with monkeypatch.context() as patch:
+            patch.setattr(type(scene), "_render_picking", lambda *_: pytest.fail("drawn"))
+            assert [scene.visual_at(place) for place in places] == drawn
+        return set(drawn)
+
+    assert compare() == {canvas.view}
+    camera = viewer.scene.camera
+    camera.mouse_pan = camera.mouse_zoom = False
+    assert compare() == {None}
+    camera.mouse_pan = camera.mouse_zoom = True
+    for name in "abc":
+        viewer.add_image(np.eye(64), name=name)
+    viewer.canvas.grid.shape, viewer.canvas.grid.enabled = (2, 2), True
+    qtbot.waitUntil(lambda: calm(frames))
+    assert compare() == set(canvas.grid_views)
+
+
+def test_cameras_of_a_grid_rest_until_it_is_shown(dock: Any, frames: Any, qtbot: Any) -> None:
+    viewer = dock.viewer
+    canvas, grid, camera = viewer.window._qt_viewer.canvas, viewer.canvas.grid, viewer.scene.camera
+    viewer.add_image(np.eye(64))
+    grid.enabled = True
+    qtbot.waitUntil(lambda: calm(frames))
+    grid.enabled = False
+    qtbot.waitUntil(lambda: calm(frames))
+    before = [one.center for one in canvas.grid_cameras]
+    camera.center, camera.zoom = (0, 10, 20), 7
+    qtbot.waitUntil(lambda: calm(frames))
+    assert [one.center for one in canvas.grid_cameras] == before
+    grid.enabled = True
+    qtbot.waitUntil(lambda: calm(frames))
+    np.testing.assert_allclose([one.center for one in canvas.grid_cameras], [camera.center] * 2)
+    np.testing.assert_allclose([one.zoom for one in canvas.grid_cameras], camera.zoom)
