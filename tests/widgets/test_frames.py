@@ -132,3 +132,21 @@ def test_cameras_of_a_grid_rest_until_it_is_shown(dock: Any, frames: Any, qtbot:
     qtbot.waitUntil(lambda: calm(frames))
     np.testing.assert_allclose([one.center for one in canvas.grid_cameras], [camera.center] * 2)
     np.testing.assert_allclose([one.zoom for one in canvas.grid_cameras], camera.zoom)
+
+
+def test_a_row_of_the_list_is_painted_again_only_for_what_it_shows(dock: Any) -> None:
+    layer = dock.viewer.add_image(np.eye(8), name="one")
+    rows, heard = dock.viewer.window._qt_viewer.layers.model(), []
+    rows.dataChanged.connect(lambda *_: heard.append(1))
+    layer.refresh(thumbnail=False, extent=False)
+    layer.scale_factor = 3.0
+    assert not heard
+    for name, value in (("visible", False), ("name", "other"), ("locked", True)):
+        heard.clear()
+        setattr(layer, name, value)
+        assert heard, name
+    heard.clear()
+    layer.visible = True
+    heard.clear()
+    layer._update_thumbnail()
+    assert heard

@@ -63,6 +63,8 @@ _FEW, _SMALL = 256, 2**15
 """So many labels, each below that number, are coloured by a table."""
 _TEXTS: Final = 1024
 """So many texts of shader programs are remembered."""
+_UNSEEN: Final = ("set_data", "highlight", "refresh", "scale_factor", "extent")
+"""Events of a layer that change nothing in its row of the list."""
 _PLAIN: Final = (FunctionType, BuiltinFunctionType, MethodType)
 _frozen: list[bool] = []
 """Whether a window is frozen; to count what is frozen takes 0.2 s."""
@@ -307,8 +309,8 @@ def quicken(viewer: napari.Viewer) -> None:
     view for the first time takes.  A layer that is hidden stays in the view where it was, so its
     programs stay as they are.  Its controls are made when it is selected, in a turn of their own.
     What would show it in three dimensions, or in tiles, is made when it is shown so.  What of it
-    is in view is worked out again at each draw only if it is shown.  Pictures come in turns of
-    their own (`frames`).
+    is in view is worked out again at each draw only if it is shown.  Rows of the list that look as
+    before stay.  Pictures come in turns of their own (`frames`).
     """
     _remember_texts()
     _remember_callbacks()
@@ -316,6 +318,7 @@ def quicken(viewer: napari.Viewer) -> None:
     _make_nodes_late()
     _leave_hidden_layers()
     _leave_equal_units()
+    _leave_rows()
     window = viewer.window._qt_viewer
     if not isinstance(window.controls.widgets, _LateControls):
         Frames(window.canvas._scene_canvas)
@@ -477,6 +480,23 @@ def _leave_equal_units() -> None:
 
     VispyBaseLayer.world_units = property(units.fget, take)
     QtLayerListModel.all_loaded = lambda self: all(layer.loaded for layer in self._root)
+
+
+@cache
+def _leave_rows() -> None:
+    """Let a row of the list of layers be painted again only for what it shows, once in a process.
+
+    napari does so whenever a layer takes other pixels, at each step of the wheel.
+    """
+    from napari._qt.containers.qt_layer_model import QtLayerListModel
+
+    process = QtLayerListModel._process_event
+
+    def shown(self: Any, event: Any) -> None:
+        if event.type not in _UNSEEN:
+            process(self, event)
+
+    QtLayerListModel._process_event = shown
 
 
 class _LateControls(dict[Any, Any]):
