@@ -178,6 +178,85 @@ def test_a_reader_is_blind_until_the_queue_is_finished_or_the_case_marked(own_co
     assert blind_readers(case) == set()
 
 
+def correct(case, reader):
+    """Annotate: nothing has to run again before a retraining."""
+    from shapely import box
+
+    from napari_mosaik.workflow.annotations import OpenAnnotations
+
+    with OpenAnnotations(case, reader) as opened:
+        opened.document.add(box(100, 100, 200, 200), "neoplastic")
+
+
+def test_a_correction_after_the_errors_were_shown_makes_a_development_case(own_cohort, capsys):
+    from napari_mosaik.core.catalogue import METRICS
+    from napari_mosaik.workflow.case_status import case_status
+    from napari_mosaik.workflow.review_queue import QueueSession
+    from napari_mosaik.workflow.update import steps_to_update
+
+    case = Case(own_cohort / "B11")
+    correct(case, "Anna")
+    assert not told(capsys, "predict", case.root, "--json")[1]["development"]  # shows the error
+    assert not case.is_development
+    with QueueSession(case, "Anna"):  # nothing measured is shown while a blind queue is open
+        pass
+    correct(case, "Anna")
+    assert not Case(case.root).is_development
+    correct(case, "Ben")
+    assert Case(case.root).is_development
+    assert not Case(case.root).file.development
+    assert [step.name for step in steps_to_update(case, case_status(case))] == ["review"]
+    _, record, err = told(capsys, "predict", case.root, "--json")
+    assert record["development"] is True
+    assert "shown before a correction" in err
+    case = Case(case.root)
+    assert case.file.development  # for good, whatever becomes of the journals
+    assert case.store.read(METRICS)["development"] is True
+    lines = (case.root / "journal" / "runs.jsonl").read_text().splitlines()
+    (why,) = [one["reason"] for one in map(json.loads, lines) if one["event"] == "development"]
+    assert why == "Ben corrected it after the error of the prediction had been shown to a reader"
+
+
+@pytest.mark.parametrize("undone", [False, True])
+def test_who_saw_the_errors_counts_and_what_was_undone_too(own_cohort, undone):
+    from napari_mosaik.io.seen_uptake import seen_by
+    from napari_mosaik.workflow.annotations import OpenAnnotations
+
+    case = Case(own_cohort / "B8")
+    correct(case, "Anna")
+    case.note_shown("the review board", "Anna")
+    case.note_shown("the report", "Anna")  # what came first stands
+    assert {name: one["what"] for name, one in seen_by(case.root).items()} == {
+        "Anna": "the review board"
+    }
+    with (case.root / "journal" / "runs.jsonl").open("a") as file:
+        file.write('{"event": "measured uptake shown", "reader": "Ben"}\nmeasured uptake shown\n')
+    correct(case, "Ben")  # another person, who saw nothing
+    assert not case.is_development
+    if undone:
+        with OpenAnnotations(case, "Anna") as opened:
+            opened.part.journal.undo_last()
+    else:
+        correct(case, "Anna")
+    assert case.is_development
+
+
+def test_a_manual_alignment_after_the_errors_makes_a_development_case(own_cohort):
+    from napari_mosaik.workflow.given_alignment import (
+        current_transform,
+        reset_alignment,
+        set_alignment,
+    )
+
+    case = Case(own_cohort / "B8")
+    transform = current_transform(case, "pet")
+    set_alignment(case, transform, "manual")
+    assert not Case(case.root).is_development
+    case.note_shown("the report")
+    reset_alignment(case, "pet")
+    assert Case(case.root).file.development
+
+
 # --- the page -------------------------------------------------------------------------------------
 @pytest.fixture
 def queue(qtbot, dock, opened, own_cohort):
@@ -519,3 +598,33 @@ def test_what_cannot_be_written_is_not_shown(qtbot, dock, queue, monkeypatch):
     assert queue.session.judged == {}
     assert "No decision yet" in queue.decided.text()
     assert "disk is full" in dock.workspace.problem.sentence
+
+
+def test_the_window_tells_before_a_correction_that_it_makes_a_development_case(
+    qtbot, dock, opened, own_cohort
+):
+    from qtpy.QtWidgets import QLabel
+
+    from napari_mosaik.view.presentation import shows_pet, specs_of
+
+    opened(dock, own_cohort, layers=("H&E", "CD34", "CAIX"))
+    qtbot.waitUntil(lambda: dock.workspace.tile_data.metrics is not None)
+    space, layers = dock.workspace, dock.board
+    space.reader = "Anna"
+    lines = [one for one in dock.findChildren(QLabel) if "development case" in one.text().lower()]
+    assert not lines
+    (picture,) = [spec for spec in specs_of(space.case, "suv") if shows_pet(spec)]
+    layers.put(picture, visible=True)
+    qtbot.waitUntil(lambda: "beside the slides" in space.development)
+    layers.layer(picture.name).visible = False
+    qtbot.waitUntil(lambda: space.development == "")
+    dock.tabs.setCurrentIndex(dock.review_tab)  # shows the errors
+    qtbot.waitUntil(lambda: "next annotation or correction" in space.development)
+    lines = [one.text() for one in dock.findChildren(QLabel)]
+    assert sum(f"⚠ {space.development}" == text for text in lines) == 2  # drawing, correcting
+    assert not Case(space.case.root).is_development
+    correct(space.case, "Anna")
+    dock.controller.corrected()
+    qtbot.waitUntil(lambda: space.development.startswith("Development case"))
+    assert Case(space.case.root).file.development
+    qtbot.waitUntil(lambda: "Development case" in dock.review.badge.text())

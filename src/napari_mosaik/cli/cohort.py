@@ -326,21 +326,22 @@ def predict(
     if what_if or attention is not None:
         _ask(one_case(case), model, what_if or [], attention, json)
         return
-    from napari_mosaik.core.catalogue import INPUT_SPREAD_RECORD, METRICS, PREDICTION_RECORD
+    from napari_mosaik.core.catalogue import INPUT_SPREAD_RECORD
     from napari_mosaik.view.tile_data import spread_lines
     from napari_mosaik.workflow.case_status import case_status
+    from napari_mosaik.workflow.review_queue import mark_steered
 
     found = one_case(case)
+    mark_steered(found, compute=False)
     _set_prediction(found, model, draws)
     with Bar(quiet=json) as bar:
         for step in ("predict", "input_spread"):
             run_case(found, bar, step, scheduler)
         if case_status(found).states["review"].word in ("missing", "stale"):
             run_case(found, bar, "review", scheduler)
-    done = case_status(found).states["review"].word == "done"
-    record = found.store.read(METRICS if done else PREDICTION_RECORD)
+    done, record = _comparison(found)
     record = {
-        "development": found.file.development,
+        "development": found.is_development,
         "input_spread": found.store.read(INPUT_SPREAD_RECORD),
         **record,
     }
@@ -355,6 +356,17 @@ def predict(
         typer.echo(f"  MAE of the normalised SUV {_error_words(record)}")
     for line in spread_lines(record):
         typer.echo(f"  {line}")
+
+
+def _comparison(case: Any) -> tuple[bool, dict[str, Any]]:
+    """Whether a prediction is compared with the PET, and the record that says most of it."""
+    from napari_mosaik.core.catalogue import METRICS, PREDICTION_RECORD
+    from napari_mosaik.workflow.case_status import case_status
+
+    done = case_status(case).states["review"].word == "done"
+    if done:
+        case.note_shown("the error of the prediction")
+    return done, case.store.read(METRICS if done else PREDICTION_RECORD)
 
 
 def _error_words(record: Mapping[str, Any]) -> str:

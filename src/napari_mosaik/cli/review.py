@@ -71,6 +71,7 @@ def report(
         raise InputError(f"--pdf writes a .pdf file, not '{out.name}': change the name of the file")
     check_output("--out", out, case_files(opened))
     path = write_case_report(opened, out).resolve()
+    opened.note_shown("the report")
     typer.echo(path)
     if show or (show is None and sys.stdout.isatty() and not display_problem()):
         import webbrowser
@@ -110,6 +111,8 @@ def tile(
             f"no tile {number}"
         )
     rows = tile_data.rows(number)
+    if tile_data.measured() is not None:
+        found.note_shown("the measured uptake of a tile")
     near, problem = None, ""
     try:
         near = nearest_training_tiles(found, nearest)

@@ -56,7 +56,9 @@ GIVEN_ALIGNMENT: Final = {
     for frame, title in (("he", "H&E"), ("caix", "CAIX"), ("pet", "the PET"))
 }
 PLANS: Final = Source("plans", "plan of the dose what-if")
-DEVELOPMENT: Final = Source("development", "ranking of the review queue by measured uptake")
+DEVELOPMENT: Final = Source(
+    "development", "measured uptake that ranked a review or preceded a correction"
+)
 ANNOTATIONS: Final = Source("annotations:he", "tissue annotations on the H&E slide")
 CORRECTIONS: Final = {
     target: Source(

@@ -29,6 +29,7 @@ from napari_mosaik.core.spacing import SpacingSource
 from napari_mosaik.io.case_file import CASE_FILE, CaseFile, Identity, SlideEntry
 from napari_mosaik.io.corrections import read_corrections
 from napari_mosaik.io.files import read_json, saving, write_bytes, write_json, write_lock
+from napari_mosaik.io.seen_uptake import SHOWN, seen_by, steered_by
 from napari_mosaik.io.store import CaseStore
 from napari_mosaik.io.unread import path_slip
 
@@ -65,6 +66,11 @@ class Case:
     def patient(self) -> str:
         """Pseudonym of the patient."""
         return self.file.patient
+
+    @property
+    def is_development(self) -> bool:
+        """Whether its measured uptake has ranked the review, or was shown before a correction."""
+        return self.file.development or bool(steered_by(self.root))
 
     # --- writing --------------------------------------------------------------------------------
     @contextlib.contextmanager
@@ -138,6 +144,17 @@ class Case:
             place.mkdir(exist_ok=True)
             with (place / RUNS).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line, sort_keys=True) + "\n")
+
+    def note_shown(self, what: str, reader: str = "") -> None:
+        """Note, once for each reader, that its measured uptake or errors are shown.
+
+        *reader* is empty for a person without a name.  Where nothing can be written, nothing is
+        noted: such a case cannot be corrected either.
+        """
+        if not self.is_development and reader not in seen_by(self.root):
+            entries = {name: scan.next_n for name, scan in journals_of(self.root).items()}
+            with contextlib.suppress(MosaikError):
+                self.log(SHOWN, reader=reader, what=what, entries=entries)
 
     # --- sources --------------------------------------------------------------------------------
     def path(self, given: str) -> Path:
@@ -485,7 +502,9 @@ class PlansSource:
 @source_kind("development")
 class DevelopmentSource:
     def missing(self, case: Case, source: Source) -> str:
-        return "" if case.file.development else "the measured uptake has ranked no review"
+        if case.is_development:
+            return ""
+        return "the measured uptake has neither ranked a review nor been shown before a correction"
 
     def digest(self, case: Case, source: Source) -> str:
         return digest(["development"])

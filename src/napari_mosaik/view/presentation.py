@@ -65,6 +65,7 @@ __all__ = [
     "section_of",
     "shows_classes",
     "shows_measured",
+    "shows_pet",
     "specs_for",
     "specs_of",
     "step_view",
@@ -104,6 +105,11 @@ def section_of(spec: LayerSpec) -> str:
 def shows_measured(spec: LayerSpec) -> bool:
     """Whether a layer shows the PET of the case, or what was computed from it."""
     return spec.result in _measured() or spec.name == DIFFERENCE_TITLE
+
+
+def shows_pet(spec: LayerSpec) -> bool:
+    """Whether a layer is the picture of the PET itself."""
+    return spec.result == SUV.name
 
 
 def shows_classes(spec: LayerSpec) -> bool:

@@ -414,8 +414,8 @@ def badge_of(tile_data: TileData) -> str:
         return "⚠ Training case: these errors do not apply to new cases"
     if metrics.get("development"):
         return (
-            "⚠ Development case: the measured uptake has ranked the review; these errors are "
-            "optimistic"
+            "⚠ Development case: the measured uptake has ranked the review or was shown before a "
+            "correction; these errors are optimistic"
         )
     if metrics.get("shared_patient"):
         return "⚠ Another case of this patient was used for training"

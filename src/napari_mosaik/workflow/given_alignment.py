@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +17,7 @@ from napari_mosaik.core.raster import Raster
 from napari_mosaik.core.shapes import AnnotatedShape, moved
 from napari_mosaik.io.case import Case
 from napari_mosaik.io.case_file import GivenAlignment
+from napari_mosaik.io.seen_uptake import seen_by
 from napari_mosaik.register import (
     AlignKind,
     Alignment,
@@ -197,8 +198,19 @@ def set_alignment(
         Landmarks that measure its error; their residuals are stored with the alignment.
     """
     entry = given_alignment_entry(transform, source, note, landmarks)
-    case.update(given_alignments={**case.file.given_alignments, transform.source: entry})
+    _save(case, {**case.file.given_alignments, transform.source: entry})
     return entry
+
+
+def _save(case: Case, given: Mapping[Any, GivenAlignment]) -> None:
+    """Save all given alignments; a case whose errors were seen is a development case then."""
+    seen = {} if case.file.development else seen_by(case.root)
+    if not seen:
+        case.update(given_alignments=dict(given))
+        return
+    what = next(iter(seen.values()))["what"]
+    case.update(given_alignments=dict(given), development=True)
+    case.log("development", reason=f"alignment set manually after {what} had been shown")
 
 
 def transform_from_file(path: Path, frame: str, order: Literal["rc", "xy"] = "rc") -> Transform:
@@ -229,7 +241,7 @@ def reset_alignment(case: Case, frame: str) -> None:
     """Remove the given alignment of *frame*, so that the step aligns it automatically."""
     _check_frame(frame)
     given = {key: entry for key, entry in case.file.given_alignments.items() if key != frame}
-    case.update(given_alignments=given)
+    _save(case, given)
 
 
 def set_alignment_by_matrix(

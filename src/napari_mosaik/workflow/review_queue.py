@@ -5,6 +5,7 @@
 
 Only the ranking "uptake" reads the measured uptake; before it does, the case is marked as a
 development case (``development`` in ``case.toml``), and its metrics are computed again with that.
+So is a case that somebody corrected to whom its measured uptake had been shown.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ from napari_mosaik.core.catalogue import (
     UPTAKE,
 )
 from napari_mosaik.core.closing import Closing
-from napari_mosaik.core.errors import Blocked, CorruptArtifact, InputError
+from napari_mosaik.core.errors import Blocked, CaseLocked, CorruptArtifact, InputError
 from napari_mosaik.core.frame import FloatArray, Transform
 from napari_mosaik.core.journal import REVIEW, JournalChange, JournalPart, journals_of
 from napari_mosaik.core.params import digest
@@ -65,6 +66,14 @@ from napari_mosaik.core.text import counted
 from napari_mosaik.core.tiles import TileGrid
 from napari_mosaik.io.case import Case
 from napari_mosaik.io.files import read_json, write_json
+from napari_mosaik.io.seen_uptake import (
+    BLIND,
+    FINISHED,
+    QUEUE,
+    has_seen,
+    seen_by,
+    steered_by,
+)
 from napari_mosaik.segment.training_pixels import class_codes, class_list
 from napari_mosaik.tissue import ARTEFACT_NAMES
 from napari_mosaik.workflow.annotations import open_marks, withheld_class_map
@@ -81,8 +90,11 @@ __all__ = [
     "QueueSession",
     "ReviewQueue",
     "blind_readers",
+    "has_seen",
     "mark_development",
+    "mark_steered",
     "review_queue",
+    "seen_by",
 ]
 
 POINTS = 12
@@ -95,8 +107,6 @@ STOP_BELOW = 0.05
 """Expected gain below which stopping is proposed, until the reader sets another value."""
 FEWEST = 10
 """Stopping is not proposed before so many tiles were judged."""
-_QUEUE, _FINISHED, _BLIND = "queue", "finished", "blind"
-"""Entries of the journal that begin and end a queue, and the mark of one that hides the PET."""
 _CONSTANT: Final = ("baseline_mean", "baseline_position")
 """Baselines that do not look at the tissue."""
 _CLASS_SIGNALS: Final = ("uncertainty", "boundary", "rare")
@@ -196,17 +206,20 @@ def review_queue(
             f"the predictor was trained on case {case.name}: its predicted uptake is not blind to "
             "the measured one"
         )
-    development = case.file.development
+    development = case.is_development
     if development:
         warnings.append(development_warning(case.name))
     hides = not (development or seen) and not case.missing_reason(PET)
     return ReviewQueue(case.name, ranking, seed, development, tuple(tiles), tuple(warnings), hides)
 
 
-def mark_development(case: Case, reason: str = f"review queue ranked by '{ERROR_RANKING}'") -> None:
+def mark_development(
+    case: Case, reason: str = f"review queue ranked by '{ERROR_RANKING}'", *, compute: bool = True
+) -> None:
     """Mark a case whose measured uptake is used to rank or steer: its error is optimistic now.
 
-    The metrics, if there are any, are computed again at once, so that they carry the mark.
+    The metrics, if there are any, are computed again at once, so that they carry the mark; without
+    *compute* they are stale.
     """
     from napari_mosaik.workflow.run import run
 
@@ -214,7 +227,7 @@ def mark_development(case: Case, reason: str = f"review queue ranked by '{ERROR_
         case.update(development=True)
         case.log("development", reason=reason)
     step, recipe = maker_of(METRICS), read_recipe(case.root)
-    if case_status(case, recipe).states[step.name].word in ("stale", "missing"):
+    if compute and case_status(case, recipe).states[step.name].word in ("stale", "missing"):
         # Where an earlier step has to run first, they are marked when they are computed.
         with contextlib.suppress(Blocked):
             for _ in run(case, step, recipe[step.name], recipe=recipe):
@@ -226,20 +239,32 @@ def mark_development(case: Case, reason: str = f"review queue ranked by '{ERROR_
             write_json(copy, {**record, "development": True})
 
 
+def mark_steered(case: Case, *, compute: bool = True) -> None:
+    """Mark a case that a person corrected after its measured uptake was shown to them.
+
+    Its metrics are computed again where *compute*; they are stale otherwise.  A case in use by
+    another program is marked the next time: `Case.is_development` is true meanwhile.
+    """
+    why = "" if case.file.development else steered_by(case.root)
+    if why:
+        with contextlib.suppress(CaseLocked):
+            mark_development(case, why, compute=compute)
+
+
 def blind_readers(case: Case) -> frozenset[str]:
     """The readers who may not see the measured uptake of a case.
 
     A blind queue of theirs was begun and not finished, in whatever window.  Nobody in a development
     case.
     """
-    if case.file.development:
+    if case.is_development:
         return frozenset()
     found = set()
     for reader, scan in journals_of(case.root, REVIEW).items():
-        turns = [entry for entry in scan.active(REVIEW) if entry.event in (_QUEUE, _FINISHED)]
+        turns = [entry for entry in scan.active(REVIEW) if entry.event in (QUEUE, FINISHED)]
         blind = False
         for event in scan.events(turns):
-            blind = event["event"] == _QUEUE and (blind or bool(event.get(_BLIND)))
+            blind = event["event"] == QUEUE and (blind or bool(event.get(BLIND)))
         if blind:
             found.add(reader)
     return frozenset(found)
@@ -526,10 +551,10 @@ class QueueSession(Closing):
         try:
             self._read()
             events = self.part.active()
-            last = next((e for e in reversed(events) if _QUEUE in e), None)
+            last = next((e for e in reversed(events) if QUEUE in e), None)
             blind = self.queue.hides_measured and not self.finished
-            if last is None or not self._is_own(last) or (blind and not last.get(_BLIND)):
-                head = {"event": _QUEUE, **self._head, "n": len(self.queue.tiles), _BLIND: blind}
+            if last is None or not self._is_own(last) or (blind and not last.get(BLIND)):
+                head = {"event": QUEUE, **self._head, "n": len(self.queue.tiles), BLIND: blind}
                 self.part.append(head)
                 self._read()
             self.warnings = (*self.queue.warnings, *self._seen_before(events))
@@ -540,7 +565,7 @@ class QueueSession(Closing):
 
     def _seen_before(self, events: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
         """A doubt where the reader may have seen the PET since an earlier blind queue."""
-        ended = [event for event in events if event["event"] == _FINISHED]
+        ended = [event for event in events if event["event"] == FINISHED]
         if not ended or self.finished or not self.queue.hides_measured:
             return ()
         day = str(ended[-1]["time"])[:10]
@@ -558,7 +583,7 @@ class QueueSession(Closing):
         self._events: list[Mapping[str, Any]] = []
         own = False
         for event in self.part.active():
-            if _QUEUE in event:
+            if QUEUE in event:
                 own = self._is_own(event)
             elif own:
                 self._events.append(event)
@@ -579,7 +604,7 @@ class QueueSession(Closing):
         self.comments: dict[int, str] = {}
         self.finished = False
         for event in self._events:
-            if event["event"] == _FINISHED:
+            if event["event"] == FINISHED:
                 self.finished = True
                 continue
             if "stop_below" in event:
@@ -648,7 +673,7 @@ class QueueSession(Closing):
                 "the value that was set; continue with the queue"
             )
         if not self.finished:
-            self.part.append({"event": _FINISHED, "judged": len(self.judged)})
+            self.part.append({"event": FINISHED, "judged": len(self.judged)})
 
     def _check(self, tile: int) -> None:
         if all(item.tile != tile for item in self.queue.tiles):

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from napari_mosaik.core.artifact import Origin, Progress, defined_artifacts
-from napari_mosaik.core.catalogue import CORRECTIONS, PARAMETERS, RECOMPUTED
+from napari_mosaik.core.catalogue import CORRECTIONS, DEVELOPMENT, PARAMETERS, RECOMPUTED
 from napari_mosaik.core.errors import CorruptArtifact, InputError, MosaikError
 from napari_mosaik.io.case import Case
 from napari_mosaik.workflow.baseline import (
@@ -64,11 +64,11 @@ def _corrected(case: Case, status: CaseStatus, before: Origin, now: Origin) -> b
     """Whether two origins of a step differ through corrections alone, made anywhere before it.
 
     The steps between may have run already: what they had stored is kept while something stale
-    was computed from it.
+    was computed from it.  A correction may also have made the case a development case.
     """
     if (before.step, before.revision, before.params) != (now.step, now.revision, now.params):
         return False
-    corrections = {source.name for source in CORRECTIONS.values()}
+    corrections = {source.name for source in (*CORRECTIONS.values(), DEVELOPMENT)}
     artifacts = {artifact.name: artifact for artifact in defined_artifacts()}
     old, new = dict(before.inputs), dict(now.inputs)
     for name in {*old, *new} - corrections:

@@ -137,7 +137,7 @@ def gather_report(case: Case) -> ReportData:
         provenance=_provenance(results),
         shared_patient=bool(record.get("shared_patient", False)),
         seen_in_training=bool(record.get("seen_in_training", False)),
-        development_case=case.file.development,
+        development_case=case.is_development,
         updates_with_new_images=twin is not None and twin.updates_with_new_images,
     )
 
@@ -218,7 +218,7 @@ def _metrics(results: CaseResults) -> tuple[ReportMetrics, ...]:
         if not isinstance(value, dict)
     }
     note = f"{count(metrics['n_tiles'], 'tile')}; neighbouring tiles are not independent."
-    if results.case.file.development:
+    if results.case.is_development:
         note += " Development case: the errors are optimistic."
     paired = (
         "MAE minus the predictor's is paired, with a 95 % interval by blocks of 7 x 7 tiles: above "
@@ -286,7 +286,7 @@ def _warnings(results: CaseResults) -> tuple[str, ...]:
     record = results.get(PREDICTION_RECORD) or {}
     if record.get("seen_in_training"):
         warnings.append("Training case: its errors do not apply to new cases.")
-    if results.case.file.development:
+    if results.case.is_development:
         warnings.append(development_warning(results.case.name))
     return tuple(dict.fromkeys(map(str, warnings)))
 

@@ -432,7 +432,7 @@ def _validation(results: CaseResults) -> list[SheetRow]:
     evidence = (
         f"held-out {record.get('split', 'case')}, {where}; tile level, 95 % intervals by blocks"
     )
-    if results.case.file.development:
+    if results.case.is_development:
         evidence += "; optimistic, because it is a development case"
     passed = "mean" in worse and not better
     return [SheetRow("Validation", "pass" if passed else "fail", value, evidence)]

@@ -49,7 +49,7 @@ from napari_mosaik.widgets.base.controls import (
     shrinkable,
     wrapped_label,
 )
-from napari_mosaik.widgets.base.reader import ReaderField, with_reader
+from napari_mosaik.widgets.base.reader import ReaderField, development_line, with_reader
 from napari_mosaik.widgets.canvas.keys import key_text
 from napari_mosaik.workflow.agreement import readers_state
 from napari_mosaik.workflow.annotations import OWN_CLASS, annotating_readers
@@ -188,6 +188,7 @@ class AnnotateDock(QWidget):
         self.setLayout(
             column(
                 row(QLabel("Reader"), self.reader),
+                development_line(self._controller),
                 self._palette,
                 self.new_class,
                 tools,
@@ -234,6 +235,7 @@ class AnnotateDock(QWidget):
             event.connect(self._show)
         events.change.connect(self._show_change)
         events.reader.connect(self._reader_given)
+        self.annotation.saved.connect(self._controller.corrected)
 
     def _tool_button(self, name: str) -> QPushButton:
         mode, key = Drawing.modes[name], key_text(Drawing.name, name)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
-from dataclasses import replace
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,7 +27,13 @@ from napari_mosaik.workflow.case_status import CaseStatus, case_status
 from napari_mosaik.workflow.parallel import computing_on
 from napari_mosaik.workflow.recipe import Recipe, read_recipe, write_recipe
 from napari_mosaik.workflow.relink import relink
-from napari_mosaik.workflow.review_queue import blind_readers
+from napari_mosaik.workflow.review_queue import (
+    blind_readers,
+    has_seen,
+    mark_development,
+    mark_steered,
+    seen_by,
+)
 from napari_mosaik.workflow.run import run, run_until
 from napari_mosaik.workflow.steps import step_named
 from napari_mosaik.workflow.update import WaitingUpdate, update, waiting_update
@@ -69,9 +75,14 @@ class CaseController(QObject):
         self._blind_readers: frozenset[str] = frozenset()
         self._withheld = WithheldMap()
         self._looks = 0
+        self._development = Development()
+        self._beside = False  # whether the picture of the PET is on the canvas
+        self._noted: set[tuple[Path, str]] = set()  # who saw what is measured, in which case
         workspace.events.blind.connect(self._blinded)
         workspace.events.withheld.connect(self._show_data)
         workspace.events.reader.connect(self._show_blindness)
+        for event in (workspace.events.reader, workspace.events.blind):
+            event.connect(self._show_development)
         self._refresh_soon = qdebounced(self.refresh, timeout=_CALM_MS, parent=self)
 
     # --- background -----------------------------------------------------------------------------
@@ -217,6 +228,7 @@ class CaseController(QObject):
         self._read_recipe = opened.recipe
         yield
         self._results, self._tile_data = opened.results, opened.tile_data
+        self._development = opened.development
         self.know_blind(opened.blind, opened.withheld)
         self._show_data()
         yield
@@ -225,6 +237,7 @@ class CaseController(QObject):
         workspace.cohort = cohort
         yield
         workspace.case = opened.case
+        self._show_development()
         yield
         self.case_opened.emit()
         if 0 <= tile < workspace.tile_data.n_tiles:
@@ -303,10 +316,12 @@ class CaseController(QObject):
 
         def then(
             answer: tuple[
-                CaseStatus, dict[str, str], TileData, WaitingUpdate, frozenset[str], WithheldMap
+                CaseStatus, dict[str, str], TileData, WaitingUpdate, frozenset[str], WithheldMap,
+                Development,
             ],
-        ) -> None:
+        ) -> None:  # fmt: skip
             if generation == self._generation:  # neither another case nor a newer refresh
+                self._know_development(answer[6])
                 self.know_blind(answer[4], answer[5])
                 self.workspace.waiting = answer[3]
                 self.workspace.doubts = dict(answer[0].doubts)
@@ -314,13 +329,17 @@ class CaseController(QObject):
                 self._results, self._tile_data = answer[1], answer[2]
                 self._show_data()
 
+        free = self.workspace.job is None
+
         def work() -> tuple[
-            CaseStatus, dict[str, str], TileData, WaitingUpdate, frozenset[str], WithheldMap
-        ]:
+            CaseStatus, dict[str, str], TileData, WaitingUpdate, frozenset[str], WithheldMap,
+            Development,
+        ]:  # fmt: skip
+            development = _development_of(case, compute=free)
             status = case_status(case, recipe)
             lines, data = result_lines(case, status.states), read_tile_data(case)
             waiting, withheld = waiting_update(case, status), withheld_class_map(case)
-            return status, lines, data, waiting, blind_readers(case), withheld
+            return status, lines, data, waiting, blind_readers(case), withheld, development
 
         self.read("Case", work, then)
 
@@ -350,6 +369,81 @@ class CaseController(QObject):
         reader, readers = self.workspace.reader, self._blind_readers
         self.workspace.blind = reader in readers or (not reader and bool(readers))
         self.workspace.withheld = self._withheld.why(reader)
+
+    # --- what was shown -------------------------------------------------------------------------
+    def saw_measured(self, what: str) -> None:
+        """Note that measured uptake or errors of the open case are on the screen; see `Workspace`.
+
+        Once for each case and reader, in the background.
+        """
+        space = self.workspace
+        case, reader = space.case, space.reader
+        known = case is None or space.blind or self._development.marked
+        if case is None or known or (case.root, reader) in self._noted:
+            return
+        self._noted.add((case.root, reader))
+
+        def work() -> Development:
+            case.note_shown(what, reader)
+            return _development_of(case, compute=False)
+
+        self.read_for(case, "Development case", work, self._know_development)
+
+    def show_beside(self, shown: bool) -> None:
+        """Whether the picture of the PET is on the canvas, where it may steer what is drawn."""
+        self._beside = shown
+        self._show_development()
+
+    def corrected(self) -> None:
+        """The reader has annotated or corrected the open case: it may be a development case now."""
+        space = self.workspace
+        case, reader = space.case, space.reader
+        seen = has_seen(self._development.seen_by, reader)
+        if case is None or space.blind or self._development.marked or not (seen or self._beside):
+            return
+        free, beside = space.job is None, self._beside
+        why = f"{reader or 'a reader'} corrected it while the PET was shown beside the slides"
+
+        def work() -> Development:
+            with suppress(MosaikError):  # the mark follows with the next correction
+                if beside and not seen:
+                    mark_development(case, why, compute=free)
+            return _development_of(case, compute=free)
+
+        def then(development: Development) -> None:
+            self._know_development(development)
+            if development.marked:
+                self.refresh()
+
+        self.read_for(case, "Development case", work, then)
+
+    def _know_development(self, development: Development) -> None:
+        self._development = development
+        self._show_development()
+
+    def _show_development(self, *_: object) -> None:
+        space, known = self.workspace, self._development
+        if space.case is None:
+            space.development = ""
+        elif known.marked:
+            space.development = (
+                "Development case: its PET has ranked a review or was shown before a correction; "
+                "its error of prediction is called optimistic."
+            )
+        elif space.blind:
+            space.development = ""
+        elif has_seen(known.seen_by, space.reader):
+            space.development = (
+                "Measured uptake or errors of this case were shown: the next annotation or "
+                "correction makes it a development case for good."
+            )
+        elif self._beside:
+            space.development = (
+                "The PET is shown beside the slides: an annotation or correction now makes this a "
+                "development case for good. Hide the PET to keep a test case."
+            )
+        else:
+            space.development = ""
 
     def _blinded(self, blind: bool, *_: object) -> None:
         if blind:
@@ -424,6 +518,8 @@ class CaseController(QObject):
     def _updated(self, case: Case) -> None:
         def then(lines: tuple[str, ...]) -> None:
             self.workspace.change = LoopChange(lines)
+            if not blind and self._tile_data.metrics is not None:
+                self.saw_measured("the error after an update")
             self.updated.emit()
 
         blind = self.workspace.blind
@@ -453,12 +549,27 @@ def _on_device(device: str, steps: Callable[[], Steps]) -> Steps:
         return (yield from work)
 
 
+@dataclass(frozen=True, slots=True)
+class Development:
+    """Whether a case is a development case, and to whom its measured uptake was shown."""
+
+    marked: bool = False
+    seen_by: frozenset[str] = frozenset()
+
+
+def _development_of(case: Case, *, compute: bool) -> Development:
+    """Mark a case whose PET has steered corrections, and tell what is known."""
+    mark_steered(case, compute=compute)
+    return Development(case.is_development, frozenset(seen_by(case.root)))
+
+
 class _Opened:
     """A case and all that the window shows of it, read in the background."""
 
     def __init__(self, case: Case) -> None:
         self.case = case
         self.recipe: Recipe = read_recipe(case.root)
+        self.development = _development_of(case, compute=True)
         status = case_status(case, self.recipe)
         self.states, self.doubts = dict(status.states), dict(status.doubts)
         self.waiting = waiting_update(case, status)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from qtpy.QtWidgets import QComboBox, QDialog, QDialogButtonBox, QLineEdit, QWidget
+from qtpy.QtWidgets import QComboBox, QDialog, QDialogButtonBox, QLabel, QLineEdit, QWidget
 
 from napari_mosaik.core import InputError
 from napari_mosaik.core.readers import check_reader_name
@@ -15,7 +15,7 @@ from napari_mosaik.workflow.annotations import known_readers
 if TYPE_CHECKING:
     from napari_mosaik.widgets.base.case_controller import CaseController
 
-__all__ = ["ReaderField", "ReaderQuestion", "with_reader"]
+__all__ = ["ReaderField", "ReaderQuestion", "development_line", "with_reader"]
 
 
 class ReaderField(QLineEdit):
@@ -39,6 +39,20 @@ class ReaderField(QLineEdit):
         except InputError as error:
             self._controller.report(error, "Reader")
         self.setText(space.reader)
+
+
+def development_line(controller: CaseController) -> QLabel:
+    """A line that says whether the open case is a development case, or what would make it one."""
+    line, events = wrapped_label(small=True), controller.workspace.events
+
+    def show(*_: object) -> None:
+        text = controller.workspace.development
+        line.setText(f"⚠ {text}" if text else "")
+        line.setVisible(bool(text))
+
+    events.development.connect(show)
+    show()
+    return line
 
 
 class ReaderQuestion(QDialog):

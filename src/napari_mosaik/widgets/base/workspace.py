@@ -69,6 +69,9 @@ class Workspace:
         finished.
     device
         Where networks compute: "auto", "cpu", "cuda" or "mps", until the window closes.
+    development
+        Whether the open case is a development case, or would be after a correction; in words, empty
+        where nothing measured was shown.
     withheld
         Why the class map is hidden from the reader, in words; empty where it is not.
     """
@@ -90,5 +93,6 @@ class Workspace:
     waiting: WaitingUpdate = field(default_factory=WaitingUpdate)
     reader: str = ""
     blind: bool = False
+    development: str = ""
     withheld: str = ""
     device: str = "auto"

@@ -27,6 +27,7 @@ from napari_mosaik.view.presentation import (
     section_of,
     shows_classes,
     shows_measured,
+    shows_pet,
     specs_for,
     specs_of,
     step_view,
@@ -118,6 +119,9 @@ class CaseLayers(QObject):
         self._changed_soon = QTimer(self)
         self._changed_soon.setSingleShot(True)
         self._changed_soon.timeout.connect(self.changed)
+        self._look_soon = QTimer(self)
+        self._look_soon.setSingleShot(True)
+        self._look_soon.timeout.connect(self._tell_measured)
         viewer.layers.events.removed.connect(self._layer_removed)
         self._case: Case | None = None
         self._prepare_soon = QTimer(self)
@@ -608,6 +612,22 @@ class CaseLayers(QObject):
                     self.viewer.layers.remove(layer)
                 self.specs.pop(name, None)
                 self._layers.pop(name, None)
+        self._look_again()
+
+    def _look_again(self, *_: Any) -> None:
+        self._look_soon.start(0)
+
+    def _tell_measured(self) -> None:
+        """Tell the window which measured uptake is on the canvas: it may steer corrections."""
+        shown = [
+            spec
+            for name, layer in self.present().items()
+            if layer.visible and (spec := self.specs.get(name)) is not None and shows_measured(spec)
+        ]
+        self.controller.show_beside(any(shows_pet(spec) for spec in shown))
+        for spec in shown:
+            if not shows_pet(spec):
+                self.controller.saw_measured(f"the map '{spec.name}'")
 
     def show_slide(self, stain: str) -> None:
         """Show one slide and hide the others."""
@@ -634,6 +654,8 @@ class CaseLayers(QObject):
 
         layer = Base.create(*replace(self._with_pieces(spec), visible=False).as_layer_data())
         self._dress(layer, spec)
+        if shows_measured(spec):
+            layer.events.visible.connect(self._look_again)
         make_room(self.viewer, layer.name)
         if spec.visible:
             with in_one_update(self.viewer):

@@ -526,6 +526,8 @@ class ReviewBoard(SideBySide):
     # --- showing it -----------------------------------------------------------------------------
     def arrange(self, before: LayoutState) -> None:
         """Show the maps; two alternate in a flicker."""
+        if any(one.key in ("measured", "difference") for one in self.shown()):
+            self.board.controller.saw_measured("the review board")
         self._lines.hide(_HANDLE)
         super().arrange(before)
 

@@ -24,7 +24,7 @@ from napari_mosaik.view.objects import (
     outline_lines,
 )
 from napari_mosaik.widgets.base.controls import button, column, row, wrapped_label
-from napari_mosaik.widgets.base.reader import ReaderField, with_reader
+from napari_mosaik.widgets.base.reader import ReaderField, development_line, with_reader
 from napari_mosaik.widgets.canvas.active_tool import ToolMode
 from napari_mosaik.widgets.canvas.camera import look_at
 from napari_mosaik.widgets.canvas.keys import CANVAS, key_text
@@ -175,6 +175,7 @@ class CorrectPanel(QWidget):
                     small=True,
                 ),
                 row(self.target, QLabel("Reader"), self.reader),
+                development_line(self._controller),
                 row(*(self.buttons[name] for name in ("select", "draw", "add", "cut")), 1),
                 row(self.buttons["find"], 1),
                 self._found,
@@ -423,6 +424,7 @@ class CorrectPanel(QWidget):
         if self.session is None:
             return
         if self._state is not None and state.corrections != self._state.corrections:
+            self._controller.corrected()
             self._controller.refresh()
             self._board.show_by_hand()
         if self.tool.mode in ("split", "merge") and not state.failed:

@@ -215,6 +215,8 @@ class TileInspector(QWidget):
             self._controller.switch(path, one["tile"])
 
     def _fill(self, tile_data: TileData, tile: int) -> None:
+        if self.isVisible() and tile_data.measured() is not None:
+            self._controller.saw_measured("the measured uptake of a tile")
         rows = tile_data.rows(tile)
         self.table.setRowCount(len(rows))
         for i, entry in enumerate(rows):

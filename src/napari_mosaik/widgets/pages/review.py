@@ -176,6 +176,16 @@ class ReviewPanel(QWidget):
         self.summary.setText(summary_of(tile_data))
         self._offer_figures()
         self._tile_chosen()
+        self._tell_seen()
+
+    def showEvent(self, event: Any) -> None:
+        """The errors are on the screen."""
+        super().showEvent(event)
+        self._tell_seen()
+
+    def _tell_seen(self) -> None:
+        if self.isVisible() and self._controller.workspace.tile_data.metrics is not None:
+            self._controller.saw_measured("the errors of the prediction")
 
     def _fit_rows(self, *_: object) -> None:
         """Long names of methods take two lines; the table is as high as its rows."""
@@ -367,6 +377,7 @@ class ReportButton(QWidget):
             self._controller.read_for(case, "Report", work, self._written)
 
     def _written(self, path: Path) -> None:
+        self._controller.saw_measured("the report")
         seen = _open_report(path)
         self._say(f"Report: {path}" if seen else f"⚠ No program opened the report {path}")
 
@@ -538,7 +549,7 @@ class QueuePanel(QWidget):
             return
         blind = RANKINGS[ranking].blind
         asked = "Ranking by the measured uptake makes"
-        if not blind and not case.file.development and not self.confirm_development(asked):
+        if not blind and not case.is_development and not self.confirm_development(asked):
             return
         self.stop()
         self.begin.setEnabled(False)

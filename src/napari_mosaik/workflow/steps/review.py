@@ -270,10 +270,10 @@ def _warnings(inputs: StepContext) -> list[str]:
 
 
 def development_warning(case: str) -> str:
-    """What it means for the error that the measured uptake has ranked the review."""
+    """What it means for the error that the measured uptake ranked or preceded corrections."""
     return (
-        f"case {case} is a development case: its measured uptake ranked the review queue, so its "
-        "prediction error is optimistic"
+        f"case {case} is a development case: its measured uptake ranked the review queue or was "
+        "shown before a correction, so its prediction error is optimistic"
     )
 
 
