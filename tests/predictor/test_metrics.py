@@ -55,6 +55,67 @@ def test_the_paired_interval_holds_95_percent():
     assert found["high"] == pytest.approx(difference.mean() + half, abs=0.08 * half)
 
 
+def test_similarity_is_that_of_scikit_image_where_the_window_is_full():
+    from skimage.metrics import structural_similarity
+
+    rng = np.random.default_rng(2)
+    y = rng.normal(0.4, 0.3, (24, 20))
+    p = y + rng.normal(0, 0.2, y.shape)
+    given = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    mean, whole = structural_similarity(y, p, data_range=1.0, full=True, **given)
+    cells = np.stack(np.indices(y.shape), axis=-1).reshape(-1, 2) + 7  # any corner
+    found = ours.similarity_map(y, p, cells).reshape(y.shape)
+    inner = np.s_[5:-5, 5:-5]
+    np.testing.assert_allclose(found[inner], whole[inner], rtol=1e-9)
+    assert found[inner].mean() == pytest.approx(mean)
+    assert ours.similarity_map(y, y, cells) == pytest.approx(1.0)
+
+
+def test_similarity_weighs_the_tiles_that_there_are():
+    rng = np.random.default_rng(3)
+    cells = np.argwhere(rng.random((9, 11)) < 0.6)
+    y, p = rng.random(len(cells)), rng.random(len(cells))
+    p[4] = y[7] = np.nan  # left out, also as neighbours
+    found = ours.similarity_map(y, p, cells)
+    assert np.isnan(found[[4, 7]]).all()
+    there = np.isfinite(y) & np.isfinite(p)
+    for one in np.flatnonzero(there)[::5]:
+        away = cells[there] - cells[one]
+        weight = np.exp(-(away**2).sum(axis=1) / 4.5) * (np.abs(away) <= 5).all(axis=1)
+        weight /= weight.sum()
+        a, b = y[there], p[there]
+        my, mp = weight @ a, weight @ b
+        vy, vp, both = (
+            weight @ (a - my) ** 2,
+            weight @ (b - mp) ** 2,
+            weight @ ((a - my) * (b - mp)),
+        )
+        by_hand = (2 * my * mp + 1e-4) * (2 * both + 9e-4)
+        by_hand /= (my**2 + mp**2 + 1e-4) * (vy + vp + 9e-4)
+        assert found[one] == pytest.approx(by_hand)
+    assert np.isnan(ours.similarity_map([np.nan], [1.0], [[0, 0]])).all()
+
+
+def test_calibration_error_by_hand():
+    # bins (0.5, 0.6]: two tiles at 0.6, one right; (0.8, 0.9]: one at 0.9, right; (0.9, 1]: wrong
+    p = np.array([[0.6, 0.4, 0], [0.4, 0.6, 0], [0.1, 0, 0.9], [1, 0, 0], [1, 0, 0], [np.nan] * 3])
+    y = np.array([0, 0, 2, 1, -1, 0])
+    by_hand = (abs(1.2 - 1) + abs(0.9 - 1) + 1.0) / 4
+    assert ours.expected_calibration_error(y, p) == pytest.approx(by_hand)
+    assert np.isnan(ours.expected_calibration_error([-1], [[1.0, 0.0]]))
+    found = ours.classification_metrics(y[:4], p[:4].argmax(axis=1), p[:4])
+    assert found["ece"] == pytest.approx(by_hand)
+    assert "ece" not in ours.classification_metrics(y[:4], p[:4].argmax(axis=1))
+
+
+def test_calibration_error_of_honest_probabilities_is_small():
+    rng = np.random.default_rng(4)
+    p = rng.dirichlet([1.0, 1.0, 1.0], 20000)
+    y = (p.cumsum(axis=1) < rng.random((len(p), 1))).sum(axis=1)
+    assert ours.expected_calibration_error(y, p) < 0.02
+    assert ours.expected_calibration_error(y, p**3 / (p**3).sum(axis=1)[:, None]) > 0.15
+
+
 def test_calibration_recovers_a_line():
     found = ours.calibration(2 * P + 3, P)
     assert found["slope"] == pytest.approx(2)

@@ -116,6 +116,36 @@ def test_a_model_that_has_learned_no_class_has_no_scores_of_classes():
     assert "classes" not in compared(values, values, clusters=clusters, class_label=none)
 
 
+def test_similarity_effective_tiles_and_calibration_error_stand_in_the_metrics():
+    from napari_mosaik.predictor.metrics import expected_calibration_error, similarity_map
+    from napari_mosaik.spatial import associate
+
+    rng = np.random.default_rng(3)
+    cells = np.stack(np.divmod(np.arange(N), 6), axis=1)
+    suv = 4 + np.sin(cells[:, 0]) + rng.normal(0, 0.3, N)
+    suv[3] = np.nan
+    predicted = suv + rng.normal(0, 0.4, N)
+    predicted[9] = np.nan
+    lattice = Lattice("cd34", (6, 6), (300.0, 300.0), (0.0, 0.0))
+    clusters = Table({"suv.label": np.arange(N) % 5}, {}, {}, lattice.frame)
+    p = rng.dirichlet(np.ones(5), N)
+    table = {f"class_{code}": p[:, code] for code in range(5)}
+    label = p.argmax(axis=1)
+    metrics = compared(suv, predicted, clusters=clusters, class_label=label, table=table)
+    norm = [(values - LOW) / (HIGH - LOW) for values in (suv, predicted)]
+    assert metrics["agreement"]["ssim"] == pytest.approx(np.nanmean(similarity_map(*norm, cells)))
+    found = associate(suv, predicted, cells * 300.0)  # neither scale nor order matter
+    assert metrics["agreement"]["pearson"] == pytest.approx(found.pearson)
+    assert metrics["agreement"]["ess_pearson"] == pytest.approx(found.ess_pearson)
+    assert metrics["agreement"]["ess_spearman"] == pytest.approx(found.ess_spearman)
+    assert 2 < metrics["agreement"]["ess_pearson"] < N - 2
+    there = np.isfinite(suv) & np.isfinite(predicted)
+    by_hand = expected_calibration_error((np.arange(N) % 5)[there], p[there])
+    assert metrics["classes"]["ece"] == pytest.approx(by_hand)
+    constant = compared(suv, np.full(N, 4.0))
+    assert constant["agreement"]["ess_pearson"] is None
+
+
 def calibrated(**more):
     """What a model states of its intervals: an error that is common to a slide, and no field."""
     fields = {"case_sd": 0.2, "sd": 0.0, "length_um": 300.0}

@@ -18,6 +18,7 @@ __all__ = [
     "classification_metrics",
     "concordance",
     "error_metrics",
+    "expected_calibration_error",
     "macro_f1",
     "mae",
     "mae_difference",
@@ -27,6 +28,7 @@ __all__ = [
     "plain_record",
     "r2",
     "regression_metrics",
+    "similarity_map",
     "spearman",
 ]
 
@@ -142,6 +144,71 @@ def calibration(measured: ArrayLike, predicted: ArrayLike) -> dict[str, float]:
     return {"slope": slope, "intercept": float(y.mean() - slope * p.mean())}
 
 
+def similarity_map(measured: ArrayLike, predicted: ArrayLike, cells: ArrayLike) -> FloatArray:
+    """Local structural similarity (SSIM) of two maps of tiles; (n,), dimensionless, at most 1.
+
+    Parameters
+    ----------
+    measured, predicted
+        (n,) normalised SUV; NaN in either leaves the tile out, also as a neighbour.
+    cells
+        (n, 2) row and column of each tile on the lattice.
+
+    Returns
+    -------
+    numpy.ndarray
+        NaN where a tile was left out.
+
+    Notes
+    -----
+    Gaussian window of 11 x 11 tiles (SD 1.5 tiles), weights renormalised over the tiles that there
+    are; data range 1, K1 0.01, K2 0.03, moments with the divisor of the weights.
+    Source: Wang et al. 2004, IEEE Trans Image Process 13:600-612.
+    """
+    from scipy.ndimage import gaussian_filter
+
+    y, p = np.asarray(measured, float).ravel(), np.asarray(predicted, float).ravel()
+    keep = np.isfinite(y) & np.isfinite(p)
+    found = np.full(y.size, np.nan)
+    if not keep.any():
+        return found
+    place = np.asarray(cells, np.int64)[keep]
+    place = place - place.min(axis=0)
+    at = tuple(place.T)
+
+    def seen(values: ArrayLike) -> FloatArray:
+        raster = np.zeros(place.max(axis=0) + 1)
+        raster[at] = values
+        filtered: FloatArray = gaussian_filter(raster, 1.5, mode="constant", truncate=3.5)[at]
+        return filtered
+
+    weight = seen(1.0)
+    mean_y, mean_p = seen(y[keep]) / weight, seen(p[keep]) / weight
+    var_y = np.maximum(seen(y[keep] ** 2) / weight - mean_y**2, 0)
+    var_p = np.maximum(seen(p[keep] ** 2) / weight - mean_p**2, 0)
+    both = seen(y[keep] * p[keep]) / weight - mean_y * mean_p
+    level = (2 * mean_y * mean_p + 0.01**2) / (mean_y**2 + mean_p**2 + 0.01**2)
+    found[keep] = level * (2 * both + 0.03**2) / (var_y + var_p + 0.03**2)
+    return found
+
+
+def expected_calibration_error(measured: ArrayLike, probability: ArrayLike) -> float:
+    """How far the stated probability of the predicted class is from the share of right ones.
+
+    Mean distance over ten equal bins of the highest of the probabilities (n, k), weighted with the
+    tiles in each; tiles with a measured label (n,) below 0 or a NaN are excluded.  In [0, 1]; NaN
+    without a tile.  Source: Guo et al. 2017, ICML.
+    """
+    y, p = np.asarray(measured, np.int64).ravel(), np.asarray(probability, float)
+    keep = (y >= 0) & np.isfinite(p).all(axis=1)
+    if not keep.any():
+        return float("nan")
+    highest, right = p[keep].max(axis=1), p[keep].argmax(axis=1) == y[keep]
+    which = np.clip(np.ceil(highest * 10).astype(int) - 1, 0, 9)
+    gaps = np.abs(np.bincount(which, highest - right, minlength=10))
+    return float(gaps.sum() / keep.sum())
+
+
 def _labelled_pairs(measured: ArrayLike, predicted: ArrayLike) -> tuple[IntArray, IntArray]:
     """Both as integer arrays without the tiles where either label is negative."""
     y, p = np.asarray(measured, np.int64).ravel(), np.asarray(predicted, np.int64).ravel()
@@ -190,11 +257,20 @@ def regression_metrics(measured: ArrayLike, predicted: ArrayLike) -> dict[str, A
     }
 
 
-def classification_metrics(measured: ArrayLike, predicted: ArrayLike) -> dict[str, float]:
-    """Balanced accuracy and macro F1 of class labels (n,); labels below 0 are excluded."""
+def classification_metrics(
+    measured: ArrayLike, predicted: ArrayLike, probability: ArrayLike | None = None
+) -> dict[str, float]:
+    """Balanced accuracy and macro F1 of class labels (n,); labels below 0 are excluded.
+
+    With the probabilities (n, k) also the expected calibration error.
+    """
+    stated = (
+        {} if probability is None else {"ece": expected_calibration_error(measured, probability)}
+    )
     return {
         "balanced_accuracy": balanced_accuracy(measured, predicted),
         "macro_f1": macro_f1(measured, predicted),
+        **stated,
         "n_tiles": int(np.sum(np.asarray(measured) >= 0)),
     }
 
@@ -266,6 +342,7 @@ def metrics_record(
     uses_test_pet: Collection[str] = (),
     measured_class: ArrayLike | None = None,
     predicted_class: ArrayLike | None = None,
+    class_probability: ArrayLike | None = None,
     seconds: float | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -287,6 +364,8 @@ def metrics_record(
         Names of the baselines that know the measured uptake of other tiles of this case.
     measured_class, predicted_class
         (n,) uptake classes, -1 where there is none.
+    class_probability
+        (n, k) probability of each class.
     seconds
         Time of the whole computation.
     extra
@@ -330,11 +409,18 @@ def metrics_record(
         "n_tiles": int(keep.sum()),
         "n_not_measured": int((~np.isfinite(y)).sum()),
         "n_not_predicted": int((~np.isfinite(p)).sum()),
-        "agreement": regression_metrics(y[keep], p[keep]),
+        "agreement": {
+            **regression_metrics(y[keep], p[keep]),
+            "ssim": float(np.mean(similarity_map(y[keep], p[keep], places)))
+            if keep.any()
+            else float("nan"),
+        },
     }
     if measured_class is not None and predicted_class is not None:
         record["classes"] = classification_metrics(
-            np.asarray(measured_class)[keep], np.asarray(predicted_class)[keep]
+            np.asarray(measured_class)[keep],
+            np.asarray(predicted_class)[keep],
+            None if class_probability is None else np.asarray(class_probability, float)[keep],
         )
     record["seconds"] = seconds
     record["version"] = _version()

@@ -462,9 +462,16 @@ def summary_of(tile_data: TileData) -> str:
     suv, n = tile_data.metrics["suv_bsa"], tile_data.metrics["n_tiles"]
     text = f"{n} tiles · SUV: MAE {number(suv['mae'], tile_data.unit)}, R² {number(suv['r2'])}"
     text += " (optimistic)" if tile_data.metrics.get("development") else ""
-    accuracy = (tile_data.metrics.get("classes") or {}).get("balanced_accuracy")
+    classes = tile_data.metrics.get("classes") or {}
+    accuracy = classes.get("balanced_accuracy")
     if accuracy is not None:
         text += f" · hot and cold spots: balanced accuracy {percent(accuracy)}"
+        text += f", ECE {number(classes.get('ece'), missing='not available')}"
+    agreement = tile_data.metrics.get("agreement") or {}
+    if "ssim" in agreement:
+        r, size, ssim = (agreement.get(key) for key in ("pearson", "ess_pearson", "ssim"))
+        known = [number(value, missing="not available") for value in (ssim, r, size)]
+        text += f"\nSSIM {known[0]} · Pearson {known[1]}, effective sample size {known[2]}"
     return "\n".join([text, *_interval_lines(tile_data.metrics), *spread_lines(tile_data.metrics)])
 
 

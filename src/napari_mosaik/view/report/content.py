@@ -207,6 +207,12 @@ def _inputs(results: CaseResults) -> ReportTable:
     return ReportTable("Inputs", columns, tuple(rows), note)
 
 
+_CLASSES_NOTE = (
+    "Labels of the measured map beside the most probable ones. ECE: mean distance of the stated "
+    "probability from the share of right labels, over ten bins."
+)
+
+
 def _metrics(results: CaseResults) -> tuple[ReportMetrics, ...]:
     metrics = results.metrics
     if not metrics:
@@ -217,7 +223,11 @@ def _metrics(results: CaseResults) -> tuple[ReportMetrics, ...]:
         for key, value in metrics.get("agreement", {}).items()
         if not isinstance(value, dict)
     }
-    note = f"{count(metrics['n_tiles'], 'tile')}; neighbouring tiles are not independent."
+    note = (
+        f"{count(metrics['n_tiles'], 'tile')}; neighbouring tiles are not independent: the "
+        "effective sample size of a correlation is the number of independent tiles with "
+        "the same information."
+    )
     if results.case.is_development:
         note += " Development case: the errors are optimistic."
     paired = (
@@ -237,6 +247,11 @@ def _metrics(results: CaseResults) -> tuple[ReportMetrics, ...]:
         ),
         *_intervals(metrics),
         ReportMetrics("Agreement of measured and predicted, normalised SUV", agreement, {}, note),
+        *(
+            ReportMetrics("Uptake classes (hot and cold spots)", classes, {}, _CLASSES_NOTE)
+            for classes in [metrics.get("classes")]
+            if classes
+        ),
         ReportMetrics(
             "Normalised SUV, clipped to the range of the training tiles",
             metrics.get("suv_norm_clipped", {}),

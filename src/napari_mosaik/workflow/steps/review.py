@@ -120,6 +120,7 @@ def _body(inputs: StepContext, params: ReviewParams) -> Generator[Progress, None
         uses_test_pet=(NEIGHBOURS,),
         measured_class=labels,
         predicted_class=None if labels is None else table["class_label"],
+        class_probability=_probability(table),
         extra={
             "model": record["model"],
             "seen_in_training": record["seen_in_training"] or bool(seen),
@@ -142,10 +143,33 @@ def _body(inputs: StepContext, params: ReviewParams) -> Generator[Progress, None
             "warnings": [*record["warnings"], *_leaks(seen, block), *_warnings(inputs)],
         },
     )
+    metrics["agreement"] |= _effective_sizes(measured, table["suv_norm"], grid.centres_um)
     metrics.pop("seconds", None)
     if block:
         metrics["n_not_measured"] = int(np.isnan(np.asarray(uptake["suv"], float)).sum())
     return {METRICS: metrics}
+
+
+def _probability(table: Table) -> FloatArray | None:
+    """(n, k) probabilities of the uptake classes; None where the prediction states none."""
+    names = [f"class_{code}" for code in range(5)]
+    if not set(names) <= set(table):
+        return None
+    return np.stack([np.asarray(table[name], float) for name in names], axis=1)
+
+
+def _effective_sizes(
+    measured: ArrayLike, predicted: ArrayLike, centres_um: FloatArray
+) -> dict[str, float | None]:
+    """How many independent tiles the correlations stand for; None where that is not defined."""
+    from napari_mosaik.predictor.metrics import plain_record
+    from napari_mosaik.spatial.association import AssociationParams, associate
+
+    y, p = np.asarray(measured, float), np.asarray(predicted, float)
+    few = AssociationParams(permutations=99, max_tiles=10)  # no p-value is asked
+    found = associate(p, y, centres_um, few)
+    sizes = {"ess_pearson": found.ess_pearson, "ess_spearman": found.ess_spearman}
+    return dict(plain_record(sizes))
 
 
 def _measured_spread(
@@ -288,5 +312,5 @@ REVIEW = Step(
     writes=(METRICS,),
     body=_body,
     check=check_suv_unit,
-    revision=6,
+    revision=7,
 )
