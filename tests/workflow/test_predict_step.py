@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -54,6 +55,46 @@ def test_clusters_that_the_model_reads_and_the_case_lacks_are_named():
     for proxies, lost in ((("b", "a", "caix"), "'b'"), (("a", "c", "caix"), "'c'")):
         with pytest.raises(InputError, match=f"case B11 has no clusters of {lost}, which"):
             tile_inputs(artifacts.__getitem__, "B11", "p", proxies, TrainParams(), ("caix",))
+
+
+def test_a_case_with_other_tiles_is_refused_before_anything_runs(tmp_path, monkeypatch):
+    from napari_mosaik.predictor import SCALE_TILES
+    from napari_mosaik.tissue import TileParams
+    from napari_mosaik.workflow.steps import predict as step
+
+    monkeypatch.setattr(step, "check_suv_unit", lambda case, recipe: None)
+    card = {
+        "settings": TrainParams().model_dump(mode="json"),
+        "scales": {
+            name: {"spacing_um": edge / px}
+            for name, edge, px in zip(
+                SCALE_TILES, (400.0, 3400.0, 8200.0), TrainParams().windows_px, strict=True
+            )
+        },
+    }
+    (tmp_path / "card.json").write_text(json.dumps(card))
+    given = SimpleNamespace(is_given="")
+    store = SimpleNamespace(origin=lambda one: given)
+    case = SimpleNamespace(name="B11", store=store, model_folder=lambda model: tmp_path)
+
+    def check(**tiles):
+        recipe = {"predict": PredictParams(model="m"), "tiles": TileParams(**tiles)}
+        PREDICT.check(case, recipe)
+
+    check()
+    with pytest.raises(InputError) as error:
+        check(size_um=320.0)
+    assert str(error.value) == (
+        "case B11: tiles of 320 µm, 240 µm apart, but the model was trained on tiles of 400 µm, "
+        "300 µm apart; tile the case as those of the training"
+    )
+    with pytest.raises(InputError, match="tiles of 400 µm, 200 µm apart, but"):
+        check(overlap=0.5)
+    given.is_given = "given by the sample"  # such tiles are looked at when they are read
+    check(size_um=320.0)
+    given.is_given = ""
+    (tmp_path / "card.json").write_text("{}")  # the step says what the card lacks
+    check(size_um=320.0)
 
 
 def test_a_model_that_was_trained_outside_a_cohort_is_refused(tmp_path):

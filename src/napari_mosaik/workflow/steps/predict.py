@@ -21,9 +21,12 @@ from napari_mosaik.core.catalogue import (
     TILES,
     TISSUE,
 )
+from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.params import Params, setting
 from napari_mosaik.core.table import Table
 from napari_mosaik.core.text import same_words
+from napari_mosaik.io.case import Case
+from napari_mosaik.io.files import read_json
 from napari_mosaik.workflow.leaks import seen_file
 from napari_mosaik.workflow.predictor_inputs import (
     ALWAYS_READ,
@@ -214,6 +217,35 @@ def _check_model(folder: Path) -> None:
     check_folder(folder)
 
 
+def _check(case: Case, recipe: Mapping[str, Any]) -> None:
+    """Raise `InputError` if a case is tiled, or its SUV set, otherwise than its predictor knows.
+
+    Before anything runs; says nothing of given tiles, and of a card that lacks what it compares.
+    """
+    check_suv_unit(case, recipe)
+    path = case.model_folder(recipe["predict"].model) / "card.json"
+    stored, tiles = case.store.origin(TILES), recipe["tiles"]
+    if not path.is_file() or (stored is not None and stored.is_given):
+        return
+    from napari_mosaik.predictor.inputs import tiling
+    from napari_mosaik.predictor.multiscale import SCALE_TILES
+    from napari_mosaik.predictor.params import TrainParams
+
+    try:
+        card = read_json(path)
+        windows = TrainParams.parse(card["settings"], "model card").windows_px[:2]
+        known = [float(card["scales"][name]["spacing_um"]) for name in SCALE_TILES][:2]
+    except (KeyError, TypeError, ValueError, InputError):
+        return
+    edges = [(n - 1) * tiles.stride_um + tiles.size_um for n in SCALE_TILES.values()]
+    own = [edge / px for edge, px in zip(edges, windows, strict=False)]
+    if not np.allclose(own, known, rtol=1e-3):
+        raise InputError(
+            f"case {case.name}: {tiling(windows, own)}, but the model was trained on "
+            f"{tiling(windows, known)}; tile the case as those of the training"
+        )
+
+
 PREDICT = Step(
     name="predict",
     title="Prediction",
@@ -224,7 +256,7 @@ PREDICT = Step(
     may_read=(*OF_SLIDE["he"], *OF_SLIDE["caix"]),
     writes=(PREDICTION, PREDICTION_MAP, PREDICTION_RECORD),
     body=_body,
-    check=check_suv_unit,
+    check=_check,
     needs_model="model",
     check_model=_check_model,
     revision=3,
