@@ -35,6 +35,15 @@ def random_fractions(shape: tuple[int, int], spacing_um: float, seed: int = 0) -
     )
 
 
+def test_outside_is_what_the_tissue_leaves():
+    tissue = np.array([[1.0, 0.25], [0.0, 0.5]])
+    lattice = Lattice("cd34", (2, 2), (10.0, 10.0))
+    found = stack_fractions(0.2 * tissue, 0.7 * tissue, 0.1 * tissue, tissue, lattice)
+    assert FRACTIONS[3] == "outside"
+    np.testing.assert_allclose(found.values[..., 3], [[0.0, 0.75], [1.0, 0.5]])
+    np.testing.assert_allclose(found.values.sum(axis=-1), 1.0, rtol=1e-6)
+
+
 def test_tile_window_is_the_plain_crop_where_pixels_agree():
     fractions = random_fractions((130, 160), 10.0)
     grid = full_grid(4, 5)

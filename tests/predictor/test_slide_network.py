@@ -163,6 +163,19 @@ def test_the_blur_is_a_gaussian_cut_at_four_sigma(small_cases):
     np.testing.assert_allclose(seen.numpy(), expected, atol=2e-3)
 
 
+def test_the_blur_ends_at_four_sigma_also_where_its_window_is_wider():
+    n, sigma = 21, 2.1  # tiles
+    cells = torch.zeros(n, dtype=torch.long), torch.arange(n)
+    lattice = TileLattice(cells, (1, n), torch.ones(n), (300.0, 300.0), (15, 15))
+    source = torch.zeros(n)
+    source[0] = 1.0
+    seen = scanner_blur(source, lattice, torch.tensor(300.0 * sigma * 2.3548200450309493))
+    bell = np.exp(-0.5 * (np.arange(-8, 9) / sigma) ** 2)  # 4 sigma are 8.4 tiles
+    whole = (bell / bell.sum())[8] * bell[8:] / bell.sum()
+    np.testing.assert_allclose(seen[:9].numpy(), whole, rtol=1e-5)
+    assert (seen[9:] == 0).all()
+
+
 def test_a_source_reaches_its_surroundings_and_no_farther(scene):
     network = network_of(scene)
     source = torch.zeros(len(scene.codes))
