@@ -402,6 +402,62 @@ def test_what_fails_ends_its_work_and_no_other(qapp):
     assert done == ["a", "b", "b"]
 
 
+def test_pieces_of_several_owners_never_come_in_one_round_of_the_event_loop(qtbot):
+    from qtpy.QtCore import QObject, QTimer
+
+    rounds, done, owner, heard = [0], [], QObject(), QTimer()
+    heard.timeout.connect(lambda: rounds.__setitem__(0, rounds[0] + 1))
+    heard.start(0)
+
+    def work(name):
+        for _ in range(3):
+            done.append((name, rounds[0]))
+            yield
+
+    several = [Turns(owner) for _ in range(3)]
+    for name, turns in zip("abc", several, strict=True):
+        turns.add(work(name))
+    several[0].soon(lambda: done.append(("soon", rounds[0])))
+    assert several[0].any_busy
+    qtbot.waitUntil(lambda: not any(turns.is_busy for turns in several))
+    assert "".join(name for name, _ in done) == "abcabcabcsoon"  # each has its turn
+    gaps = np.diff([number for _, number in done])
+    assert gaps.min() >= 2  # what a piece asks to be drawn is drawn before the next one
+    heard.stop()
+
+
+def test_what_runs_in_a_dialogue_of_a_piece_goes_on_and_what_has_no_owner_ends(qtbot):
+    from qtpy.QtCore import QEventLoop, QObject
+
+    done, first, second, third = [], QObject(), QObject(), QObject()
+    inner = QEventLoop()
+
+    def asks():
+        inner.exec()
+        done.append("answered")
+        yield
+        done.append("asked")
+
+    turns, gone = Turns(first), Turns(third)
+    turns.add(asks())
+    gone.soon(lambda: done.append("never"))
+    third.deleteLater()
+    Turns(second).soon(inner.quit)
+    qtbot.waitUntil(lambda: not turns.is_busy)
+    assert done == ["answered", "asked"]
+    assert not gone._work
+
+
+def test_the_result_of_a_task_comes_in_a_turn_of_its_own(qtbot, dock, in_turns):
+    heard = []
+    tasks = [dock.controller.read("Numbers", lambda n=n: n, heard.append) for n in range(3)]
+    for task in tasks:
+        assert task.wait(60)
+    assert not heard
+    qtbot.waitUntil(lambda: len(heard) == 3)
+    assert sorted(heard) == [0, 1, 2]
+
+
 def test_colours_looked_up_at_once_are_those_of_each_label(dock):
     from napari.utils.colormaps import DirectLabelColormap
 
@@ -436,6 +492,48 @@ def test_layers_of_a_step_are_made_one_by_one_and_only_those_that_are_shown(
     assert all(layer.visible for layer in made.values())
     board.show_steps(("vessels",))
     qtbot.waitUntil(lambda: bool(board._turns._work))
+    board.clear()  # the case is left meanwhile
+    step(board)
+    assert not board.present()
+
+
+def test_what_was_drawn_by_hand_comes_layer_by_layer_and_the_newest_reading_counts(
+    qtbot, dock, opened, own_cohort, in_turns, monkeypatch
+):
+    from napari_mosaik.view.spec import LayerSpec, placement_um
+    from napari_mosaik.widgets.canvas import case_layers
+
+    opened(dock, own_cohort)
+    board = dock.board
+    qtbot.waitUntil(lambda: bool(board.specs) and not dock.controller.is_reading)
+    qtbot.waitUntil(lambda: not board._turns.is_busy)
+    halted(board)
+
+    def read_by_hand(value):
+        specs = [
+            LayerSpec(name, "image", np.full((4, 4), value), placement_um("cd34"), {})
+            for name in "ab"
+        ]
+        monkeypatch.setattr(case_layers, "layers_by_hand", lambda *_: specs)
+        known = len(board._turns._work)
+        board.show_by_hand()
+        qtbot.waitUntil(lambda: len(board._turns._work) > known)
+
+    read_by_hand(1.0)
+    step(board)
+    assert board.layer("a") is not None
+    assert board.layer("b") is None
+    read_by_hand(2.0)
+    while board._turns._work:
+        step(board)
+    assert [board.layer(name).data[0, 0] for name in "ab"] == [2.0, 2.0]
+    dock.viewer.layers.remove(board.layer("b"))
+    read_by_hand(3.0)
+    while board._turns._work:
+        step(board)
+    assert board.layer("a").data[0, 0] == 3.0
+    assert board.layer("b") is None  # what was removed does not come back
+    read_by_hand(4.0)
     board.clear()  # the case is left meanwhile
     step(board)
     assert not board.present()

@@ -6,6 +6,8 @@ import gc
 import linecache
 import sys
 import threading
+import weakref
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -95,23 +97,105 @@ def test_the_window_prepares_nothing_while_a_case_is_read(dock: Any, monkeypatch
 
 
 def test_full_collections_wait_until_the_mouse_rests(dock: Any, monkeypatch: Any) -> None:
-    from types import SimpleNamespace
-
     from napari_mosaik.widgets.base import gc_tuning
 
     done: list[int] = []
-    places = iter([(0, 0), (0, 1), (0, 1), (0, 2)])
+    places = iter([(0, 0), (0, 1), (0, 1), (0, 1), (0, 2)])
     dock._first._timer.stop()
     with monkeypatch.context() as patch:
+        patch.setattr(gc_tuning, "_LOOKS", 2)
         patch.setattr(gc_tuning.gc, "collect", lambda: done.append(1))
         patch.setattr(gc_tuning.gc, "get_count", lambda: (0, 0, gc_tuning._DUE))
         patch.setattr(gc_tuning, "QCursor", SimpleNamespace(pos=lambda: next(places)))
         seen = []
-        for _ in range(4):
+        for _ in range(5):
             dock._first.look()
             seen.append(len(done))
     dock._first._timer.start()
-    assert seen == [0, 0, 1, 1]  # only where the mouse is where it was
+    assert seen == [0, 0, 0, 1, 1]  # only where the mouse stayed for long enough
+
+
+def test_the_window_hears_all_events_only_while_its_menu_bar_is_hidden(
+    dock: Any, monkeypatch: Any
+) -> None:
+    from qtpy.QtCore import QEvent, QObject
+    from qtpy.QtWidgets import QApplication
+
+    native, heard, other = dock.viewer.window._qt_window, list[Any](), QObject()
+    kind = type(native)
+    monkeypatch.setattr(kind, "eventFilter", lambda _self, source, _: bool(heard.append(source)))
+
+    def hears() -> bool:
+        heard.clear()
+        QApplication.sendEvent(other, QEvent(QEvent.Type.User))
+        return any(source is other for source in heard)
+
+    assert not hears()
+    assert native.toggle_menubar_visibility()
+    assert hears()
+    assert not native.toggle_menubar_visibility()
+    assert not hears()
+    assert native.menuBar().isVisible()
+
+
+def test_a_layer_that_is_removed_leaves_its_garbage_for_later(dock: Any) -> None:
+    layer, full = dock.viewer.add_image(np.zeros((4, 4))), list[Any]()
+
+    def heard(phase: str, about: dict[str, int]) -> None:
+        full.extend([phase] if about["generation"] == 2 else [])
+
+    gc.callbacks.append(heard)
+    try:
+        dock.viewer.layers.remove(layer)
+    finally:
+        gc.callbacks.remove(heard)
+    assert layer not in dock.viewer.window._qt_viewer.canvas.layer_to_visual
+    assert not full
+
+
+def test_the_window_is_frozen_again_when_much_was_made_since(dock: Any, monkeypatch: Any) -> None:
+    from napari_mosaik.widgets.base import gc_tuning
+
+    froze: list[int] = []
+    monkeypatch.setattr(gc_tuning.gc, "freeze", lambda: froze.append(1))
+    monkeypatch.setattr(gc_tuning, "_frozen", [])
+    monkeypatch.setattr(gc_tuning.gc, "get_objects", lambda: [0] * 5)
+    gc_tuning.freeze_window(dock.viewer, 2, above=5)
+    assert not froze
+    gc_tuning.freeze_window(dock.viewer, 2, above=4)
+    gc_tuning.freeze_window(dock.viewer, 2)
+    gc_tuning.freeze_window(dock.viewer, 2, above=4)
+    assert len(froze) == 2
+    dock.viewer.add_image(np.zeros((4, 4)))
+    gc_tuning.freeze_window(dock.viewer, 9)
+    assert len(froze) == 2  # what is shown is never frozen
+
+
+def test_the_window_is_kept_out_of_collections_once_nothing_of_a_case_is_in_use(
+    dock: Any, monkeypatch: Any
+) -> None:
+    class Held:
+        """What belongs to a case."""
+
+    board, held, done, counts = dock.board, Held(), list[str](), [case_layers._DUE - 1]
+    collector = SimpleNamespace(
+        collect=lambda: done.append("collect"), get_count=lambda: (0, 0, counts[0])
+    )
+    monkeypatch.setattr(case_layers, "gc", collector)
+    monkeypatch.setattr(case_layers, "freeze_window", lambda *_: not done.append("freeze"))
+    board._left_one = True
+    board._remains = [weakref.ref(held)]
+    board._between_cases()
+    assert not done  # nothing is due
+    counts[0] += 1
+    board._between_cases()
+    assert done == ["collect"]  # but the case is still in use
+    del held
+    board._between_cases()
+    assert done == ["collect", "collect", "freeze"]
+    counts[0] = 0
+    board._between_cases()
+    assert done == ["collect", "collect", "freeze", "collect", "freeze"]
 
 
 def test_python_gives_way_to_the_window_as_long_as_one_is_open(qapp: Any) -> None:

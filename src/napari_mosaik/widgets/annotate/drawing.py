@@ -51,6 +51,7 @@ from napari_mosaik.view.layers import (
 from napari_mosaik.view.objects import path_lines, shape_lines, vertex_lines
 from napari_mosaik.widgets.annotate.annotation import Annotation
 from napari_mosaik.widgets.annotate.wand_thread import WandStroke, WandThread
+from napari_mosaik.widgets.base.gc_tuning import add_hidden, without_drawing
 from napari_mosaik.widgets.base.reader import with_reader
 from napari_mosaik.widgets.canvas.active_tool import CanvasTool, ToolMode
 from napari_mosaik.widgets.canvas.camera import visible_um
@@ -759,11 +760,13 @@ class AnnotationPicture:
         layer = self.layer()
         if layer is None:
             data, options, kind = spec.as_layer_data()
-            layer = Layer.create(data, options, kind)
+            layer = Layer.create(data, options | {"visible": False}, kind)
             layer.editable = False
             layer.affine = slide.affine
-            self.viewer.add_layer(layer)
+            without_drawing(layer)
+            add_hidden(self.viewer, layer, len(self.viewer.layers))
             self.viewer.layers.selection.clear()
+            layer.visible = True
             self._classes = tuple(classes)
             return
         if tuple(classes) != self._classes:

@@ -13,11 +13,11 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from functools import cache, lru_cache, partial, wraps
 from importlib import import_module
-from types import BuiltinFunctionType, FunctionType, MethodType
+from types import BuiltinFunctionType, FunctionType, MethodType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from qtpy.QtCore import QObject, QTimer
+from qtpy.QtCore import QCoreApplication, QObject, Qt, QTimer, Signal
 from qtpy.QtGui import QCursor, QGuiApplication
 
 from napari_mosaik.widgets.base.frames import Frames, point_by_place, slice_before_drawing
@@ -69,6 +69,8 @@ _PLAIN: Final = (FunctionType, BuiltinFunctionType, MethodType)
 _frozen: list[bool] = []
 """Whether a window is frozen; to count what is frozen takes 0.2 s."""
 _IDLE_MS: Final = 5000
+_LOOKS: Final = 12
+"""A full collection takes 0.2 s: the mouse must rest at so many looks, a minute."""
 _DUE: Final = 40
 _OVERDUE: Final = 400
 """A full collection is due, and waits no longer, after so many of middle-aged objects."""
@@ -78,20 +80,27 @@ _SWITCH_S: Final = 0.0005
 
 Each call of the graphics library lets go of Python: while another thread computes, a picture of a
 hundred calls waited for half a second to go on."""
+_ROUNDS: Final = 4
+"""A piece of work has its turn in one of so many rounds of the event loop.
+
+A change of the canvas asks to be drawn in the first round, is drawn in the second."""
 _before: list[tuple[tuple[int, int, int], float]] = []
 """When Python collected by itself and how soon threads gave way, for each window that is open."""
 
 
-def freeze_window(viewer: napari.Viewer, times: int = 1) -> None:
+def freeze_window(viewer: napari.Viewer, times: int = 1, above: int = 0) -> bool:
     """Exclude the objects of a window without layers from later garbage collections.
 
     A full collection traverses all objects, on whichever thread triggers it, and blocks the window
     meanwhile: 0.2 s with napari's libraries loaded, a few ms once they are frozen.  Does nothing
-    if there are layers already, or this was done so many *times*: what is frozen is never freed.
+    if there are layers already, if this was done so many *times*, as what is frozen is never freed,
+    or if not more than so many objects, *above*, are there to traverse; returns whether it was.
     """
-    if not viewer.layers and len(_frozen) < times:
-        gc.freeze()
-        _frozen.append(True)
+    if viewer.layers or len(_frozen) >= times or (above and len(gc.get_objects()) <= above):
+        return False
+    gc.freeze()
+    _frozen.append(True)
+    return True
 
 
 class WindowFirst(QObject):
@@ -107,16 +116,17 @@ class WindowFirst(QObject):
         _before.append((gc.get_threshold(), sys.getswitchinterval()))
         gc.set_threshold(*_before[0][0][:2], _NEVER)
         sys.setswitchinterval(_SWITCH_S)
-        self._at = QCursor.pos()
+        self._at, self._rested = QCursor.pos(), 0
         self._timer = QTimer(self)
         self._timer.timeout.connect(self.look)
         self._timer.start(_IDLE_MS)
 
     def look(self) -> None:
-        """Collect what is due if the mouse rested since the last look."""
+        """Collect what is due if the mouse rested for a minute."""
         before, self._at = self._at, QCursor.pos()
-        pressed = QGuiApplication.mouseButtons().value
-        due = _DUE if before == self._at and not pressed else _OVERDUE
+        rests = before == self._at and not QGuiApplication.mouseButtons().value
+        self._rested = self._rested + 1 if rests else 0
+        due = _DUE if self._rested >= _LOOKS else _OVERDUE
         if gc.get_count()[2] >= due:
             gc.collect()
 
@@ -197,51 +207,126 @@ def make_texts(viewer: napari.Viewer, layer: Layer) -> None:
     type(canvas)._update_layer_overlays(canvas, layer)
 
 
+class _Beat(QObject):
+    """Gives all `Turns` of the program their turn: one piece of one of them, then the window.
+
+    Timers of several objects that are due come in one round of the event loop, before the window
+    hears or draws anything: four pieces of 30 ms would hold it up for 120 ms.  After each piece
+    some rounds pass in which what it changed is arranged, drawn, and the mouse is heard.
+    """
+
+    _due = Signal()
+
+    def __init__(self, parent: QObject) -> None:
+        super().__init__(parent)
+        self.waiting: deque[deque[Iterator[object]]] = deque()
+        self._round = 0
+        self._timer = QTimer(self)
+        self._timer.timeout.connect(self._strike)
+        # by an event, not in the timer's call: no timer strikes in a dialogue that its call shows
+        self._due.connect(self._one, Qt.ConnectionType.QueuedConnection)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether any piece waits for its turn."""
+        return any(self.waiting)
+
+    def enter(self, work: deque[Iterator[object]]) -> None:
+        """Let the pieces of *work* have their turn."""
+        if all(work is not one for one in self.waiting):
+            self.waiting.append(work)
+        if not self._timer.isActive():
+            self._round = 0
+            self._timer.start(0)
+
+    def _strike(self) -> None:
+        self._round = (self._round + 1) % _ROUNDS
+        if not self.waiting:
+            self._timer.stop()
+        elif self._round == 1:
+            self._due.emit()
+
+    def _one(self) -> None:
+        for _ in range(len(self.waiting)):
+            work = self.waiting.popleft()
+            if work:
+                self.waiting.append(work)
+                if not getattr(work[0], "gi_running", False):  # it shows a dialogue meanwhile
+                    _do_one(work)
+                    return
+
+
 class Turns(QObject):
     """Does long work piece by piece, one piece in each turn of the event loop.
 
-    The window is drawn and hears the mouse in between.
+    The window is drawn and hears the mouse in between; pieces of other `Turns` come in others.
     """
 
     def __init__(self, parent: QObject) -> None:
         super().__init__(parent)
         self._work: deque[Iterator[object]] = deque()
-        self._timer = QTimer(self)
-        self._timer.timeout.connect(self._one)
+        self._beat = _beat()
+        work = self._work
+        self.destroyed.connect(lambda *_: work.clear())
 
     @property
     def is_busy(self) -> bool:
         """Whether there is work left."""
         return bool(self._work)
 
+    @property
+    def any_busy(self) -> bool:
+        """Whether there is work left here or anywhere else in the program."""
+        return self._beat.is_busy
+
     def start(self, work: Iterator[object]) -> None:
-        """Do the pieces of *work* from now on, instead of any others."""
+        """Do the pieces of *work* from now on, instead of any others of these turns."""
         self.stop()
         self.add(work)
 
     def add(self, work: Iterator[object]) -> None:
         """Do the pieces of *work* after all others."""
         self._work.append(work)
-        self._timer.start(0)
+        self._beat.enter(self._work)
+
+    def soon(self, act: Callable[[], object]) -> None:
+        """Call *act* in a turn of its own."""
+        self.add(_once(act))
 
     def stop(self) -> None:
-        """Do nothing more."""
-        self._timer.stop()
+        """Do nothing more of these turns."""
         self._work.clear()
 
     def _one(self) -> None:
-        """Do one piece; one that fails ends the work that it belongs to."""
-        if not self._work:
-            self._timer.stop()
-            return
-        work = self._work[0]
-        try:
-            next(work)
-        except BaseException as error:
-            if self._work and self._work[0] is work:
-                self._work.popleft()
-            if not isinstance(error, StopIteration):
-                raise
+        """Do one piece now."""
+        if self._work:
+            _do_one(self._work)
+
+
+def _beat() -> _Beat:
+    """The beat of this program: there is one, as long as its event loop."""
+    loop = QCoreApplication.instance()
+    if loop is None:
+        raise RuntimeError("turns of the event loop need a QApplication")
+    return loop.findChild(_Beat) or _Beat(loop)
+
+
+def _once(act: Callable[[], object]) -> Iterator[None]:
+    """One piece."""
+    act()
+    yield from ()
+
+
+def _do_one(waiting: deque[Iterator[object]]) -> None:
+    """Do one piece; one that fails ends the work that it belongs to."""
+    work = waiting[0]
+    try:
+        next(work)
+    except BaseException as error:
+        if waiting and waiting[0] is work:
+            waiting.popleft()
+        if not isinstance(error, StopIteration):
+            raise
 
 
 @contextlib.contextmanager
@@ -289,17 +374,8 @@ def prepare_letters(viewer: napari.Viewer, owner: QObject) -> None:
     Each takes 5 ms; all those of a text at once hold up the window when it is first shown.
     """
     info = viewer.window._qt_viewer.canvas.font_info()
-    font, left = info.font_manager.get_font(info.face), list(dict.fromkeys(_LETTERS))
-    timer = QTimer(owner)
-
-    def one() -> None:
-        _ = font[left.pop(0)]
-        if not left:
-            timer.stop()
-            timer.deleteLater()
-
-    timer.timeout.connect(one)
-    timer.start(0)
+    font = info.font_manager.get_font(info.face)
+    Turns(owner).add(font[letter] for letter in dict.fromkeys(_LETTERS))
 
 
 def quicken(viewer: napari.Viewer) -> None:
@@ -319,7 +395,9 @@ def quicken(viewer: napari.Viewer) -> None:
     _leave_hidden_layers()
     _leave_equal_units()
     _leave_rows()
+    _leave_garbage()
     window = viewer.window._qt_viewer
+    _hear_events_when_needed(viewer.window._qt_window)
     if not isinstance(window.controls.widgets, _LateControls):
         Frames(window.canvas._scene_canvas)
         slice_before_drawing(window.canvas)
@@ -499,6 +577,46 @@ def _leave_rows() -> None:
     QtLayerListModel._process_event = shown
 
 
+@cache
+def _leave_garbage() -> None:
+    """Let the removal of a layer leave what is garbage to `WindowFirst`, once in a process.
+
+    napari collects after each one for the sake of some drivers on Windows, where it goes on to:
+    0.3 s in a window that has been open for a while.
+    """
+    from napari._vispy.canvas import VispyCanvas
+
+    if sys.platform == "win32":
+        return
+    clean = VispyCanvas._clean_and_update_scenegraph
+    names = {**clean.__globals__, "gc": SimpleNamespace(collect=lambda: 0)}
+    changed = FunctionType(clean.__code__, names, clean.__name__, None, clean.__closure__)
+    VispyCanvas._clean_and_update_scenegraph = changed
+
+
+def _hear_events_when_needed(native: Any) -> None:
+    """Let napari's window hear each event of the program only while its menu bar is hidden.
+
+    It looks where the mouse is, then; a tenth of what showing another case takes is the call.
+    """
+    if "toggle_menubar_visibility" in vars(native):
+        return
+    program: Any = QGuiApplication.instance()
+    there = weakref.ref(native)
+
+    def toggle() -> bool:
+        window: Any = there()
+        hidden = bool(type(window).toggle_menubar_visibility(window))
+        program.removeEventFilter(window)
+        if hidden:
+            program.installEventFilter(window)
+        return hidden
+
+    native.toggle_menubar_visibility = toggle
+    if not native._toggle_menubar_visibility:
+        program.removeEventFilter(native)
+
+
 class _LateControls(dict[Any, Any]):
     """napari's controls by layer, made when they are asked for."""
 
@@ -520,7 +638,7 @@ class _LateControls(dict[Any, Any]):
 def _make_controls_late(container: Any) -> None:
     """Make the controls of a layer when it is selected, once the event loop has had its turn."""
     show, remove = type(container)._populate, type(container)._remove
-    there, soon = weakref.ref(container), QTimer(container)
+    there, turns, soon = weakref.ref(container), Turns(container), QTimer(container)
     soon.setSingleShot(True)
 
     def shown() -> None:
@@ -531,7 +649,7 @@ def _make_controls_late(container: Any) -> None:
         if (known := there()) is not None and event.value in known.widgets:
             remove(known, event)
 
-    soon.timeout.connect(shown)
+    soon.timeout.connect(lambda: turns.start(_once(shown)))
     container.widgets = _LateControls(container)
     container._add = lambda _event: None
     container._remove = removed
@@ -598,7 +716,9 @@ def _draw_curves() -> None:
     """Draw axes of powers of ten: matplotlib reads its fonts and how formulas are written."""
     from napari_mosaik.view.plots import LiveCurves
 
-    LiveCurves().figure.draw_without_rendering()
+    curves = LiveCurves()
+    curves.frame()
+    curves.figure.draw_without_rendering()
 
 
 def _colour(kind: type[np.unsignedinteger | np.signedinteger]) -> None:

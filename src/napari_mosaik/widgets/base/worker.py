@@ -13,6 +13,7 @@ from qtpy.QtCore import QObject, QTimer, Signal
 from napari_mosaik.core import Cancelled, MosaikError, Progress
 from napari_mosaik.core.progress import TimeLeft, cancellable, run_to_end
 from napari_mosaik.core.thread_priority import COMPUTING, step_back
+from napari_mosaik.widgets.base.gc_tuning import Turns
 
 __all__ = ["Job", "Problem", "Report", "Task", "problem_of"]
 
@@ -83,6 +84,10 @@ class _Thread(QObject):
         """Wait for the thread to end; returns whether it has."""
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
+
+    def forget(self) -> None:
+        """Let go of the function and of what it returned: they may hold a case."""
+        self._work, self.value, self.error = lambda: None, None, None
 
     def _drive(self) -> None:
         try:
@@ -221,7 +226,10 @@ class Job(QObject):
 
 
 class Task(QObject):
-    """Calls one short function in the background; it cannot be cancelled."""
+    """Calls one short function in the background; it cannot be cancelled.
+
+    What becomes of its result is done in a turn of the event loop of its own.
+    """
 
     done = Signal(object)
     failed = Signal(object)
@@ -231,8 +239,9 @@ class Task(QObject):
     ) -> None:
         super().__init__(parent)
         self._action = action
+        self._turns = Turns(self)
         self._thread = _Thread(work, self)
-        self._thread.ended.connect(self._finish)
+        self._thread.ended.connect(self._arrive)
 
     def start(self) -> None:
         """Start."""
@@ -242,8 +251,12 @@ class Task(QObject):
         """Block until the function has returned; returns whether it has."""
         return self._thread.wait(timeout_s)
 
+    def _arrive(self) -> None:
+        self._turns.soon(self._finish)
+
     def _finish(self) -> None:
         if self._thread.error is None:
             self.done.emit(self._thread.value)
         else:
             self.failed.emit(problem_of(self._action, self._thread.error))
+        self._thread.forget()

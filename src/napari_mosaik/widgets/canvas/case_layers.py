@@ -49,7 +49,7 @@ from napari_mosaik.widgets.base.gc_tuning import (
 )
 from napari_mosaik.widgets.base.worker import Problem
 from napari_mosaik.widgets.canvas.lazy_labels import LazyObjects, attend_labels, dress_codes
-from napari_mosaik.widgets.canvas.lazy_slide import LazyPieces, LazySlide, attend
+from napari_mosaik.widgets.canvas.lazy_slide import LazyPieces, LazySlide, attend, is_closing
 from napari_mosaik.widgets.canvas.list_rows import (
     any_dismissed,
     dismiss,
@@ -74,8 +74,11 @@ STAIN_ORDER = (REFERENCE, *(stain for stain in reversed(STAIN_TITLES) if stain !
 _CALM_MS = 400
 """The window prepares what it needs soon when nothing was read for so long."""
 
-_FREEZES = 3
-"""So often the window is frozen at most, from its start on."""
+_WAITS = 100
+"""So many turns of the event loop, some ms each, a new case waits for reads of the one before."""
+_FIRST, _FREEZES, _MANY = 3, 8, 60_000
+"""So often the window is frozen at most until the first case, and from its start on; after the
+first case, only if so many objects are there to traverse."""
 _DUE = 10
 """What is left of a case is collected after so many collections of middle-aged objects."""
 
@@ -115,7 +118,9 @@ class CaseLayers(QObject):
         self._slide_specs: dict[str, LayerSpec] = {}
         self._holding, self._held = False, list[tuple[str, LazySlide]]()
         self._turns = Turns(self)
-        self._left_one = False
+        self._left_one = self._kept_out = False
+        self._waits = 0
+        self._remains: list[weakref.ref[Any]] = []  # what belonged to the case that was left
         self._changed_soon = QTimer(self)
         self._changed_soon.setSingleShot(True)
         self._changed_soon.timeout.connect(self.changed)
@@ -248,18 +253,28 @@ class CaseLayers(QObject):
         self.controller.read_for(case, "Layers", partial(_found, case, everything, {}), self._first)
 
     def _is_leaving(self) -> bool:
-        """Whether layers of a case that was left are still being removed."""
-        return self._turns.is_busy and any_dismissed(self.viewer)
+        """Whether layers of a case that was left are still being removed, or its slides read.
+
+        A read that takes long is not waited for.
+        """
+        if self._turns.is_busy and any_dismissed(self.viewer):
+            return True
+        self._waits -= 1
+        return self._waits > 0 and is_closing()
 
     def _between_cases(self) -> None:
-        """Keep all that was there before the first case out of collections; collect what is due.
+        """Collect what is due, and keep the many objects of the window out of that.
 
-        What is frozen is never freed: later, parts of a case may still be in use somewhere.
+        Pages that were opened since, and libraries, are only traversed, 0.3 s: once they are frozen
+        they are not, and what is left of a case is collected each time.  What is frozen is never
+        freed: that waits until nothing of the case that was left is in use.
         """
         if not self._left_one:
-            freeze_window(self.viewer, _FREEZES)
-        elif gc.get_count()[2] >= _DUE:
+            freeze_window(self.viewer, _FIRST)
+        elif self._kept_out or gc.get_count()[2] >= _DUE:
             gc.collect()
+            if not any(one() is not None for one in self._remains):
+                self._kept_out |= freeze_window(self.viewer, _FREEZES, _MANY)
         self._left_one = True
 
     def _add_missing_slides(self) -> None:
@@ -302,8 +317,8 @@ class CaseLayers(QObject):
         self._tell_damage(lazy, f"{STAIN_TITLES[stain]} slide", "the canvas stays blurred there")
         if sum(self.slide_layer(one) is not None for one in self.slides) == 1:
             self.viewer.reset_view()
-        self.changed.emit()
         yield
+        self.changed.emit()
 
     def hold_slides(self, hold: bool) -> None:
         """Let slides that come wait while maps are side by side: they would cover the first one."""
@@ -376,20 +391,32 @@ class CaseLayers(QObject):
                 return  # what was asked for later is newer, whichever is read first
             names = {spec.name for spec in specs}
             self._take_away(self._by_hand - names)
-            known, self._by_hand = self._by_hand, names
-            selection = self.viewer.layers.selection
-            chosen = selection.active  # these layers come by themselves: they take no selection
+            known, self._by_hand = self._by_hand, self._by_hand & names
             for spec in specs:
                 self.specs[spec.name] = spec
-                if spec.name not in known or self.layer(spec.name) is not None:
-                    self.put(spec)
-            if chosen is not None and chosen in self.viewer.layers:
-                selection.active = chosen
             if names or known:
-                self.changed.emit()
+                self._turns.add(self._put_by_hand(asked, specs))
 
         work = partial(layers_by_hand, case, self.controller.workspace.reader)
         self.controller.read_for(case, "Layers", work, then)
+
+    def _put_by_hand(self, asked: int, specs: list[LayerSpec]) -> Iterator[None]:
+        """Show what was drawn by hand, each layer in a turn, unless newer ones were asked for.
+
+        These layers come by themselves: they take no selection.
+        """
+        for spec in specs:
+            if asked != self._by_hand_asked:
+                return
+            if spec.name not in self._by_hand or self.layer(spec.name) is not None:
+                selection = self.viewer.layers.selection
+                chosen = selection.active
+                self.put(spec)
+                self._by_hand.add(spec.name)
+                if chosen is not None and chosen in self.viewer.layers:
+                    selection.active = chosen
+                yield
+        self.changed.emit()
 
     def _offer(self, specs: Iterable[LayerSpec]) -> None:
         """Know what can be shown; the last maps of the uptake set the scale of all."""
@@ -451,6 +478,10 @@ class CaseLayers(QObject):
     def _leave(self) -> None:
         """Hide the layers of the case, remove them in turns, and close its slides."""
         self._turns.stop()
+        held = (self._case, *self.present().values(), *self.slides.values())
+        self._remains = [weakref.ref(one) for one in held if one is not None]
+        del held
+        self._waits = _WAITS
         self.dismiss(self.present().values())
         self.close()
         for known in (

@@ -85,6 +85,11 @@ def _released(release: Callable[[], None], keeper: _Keeper, number: int) -> None
     keeper.released.emit(number)
 
 
+def is_closing() -> bool:
+    """Whether a thread still reads from something that was closed."""
+    return bool(_closing)
+
+
 class LazyPieces(QObject):
     """What the canvas reads piece by piece on other threads.
 

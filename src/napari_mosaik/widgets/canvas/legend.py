@@ -44,6 +44,7 @@ __all__ = ["Overlays", "legend_widget"]
 
 _AT_ONCE = 2
 """So many rows are built in one turn of the event loop."""
+_DELETED_AT_ONCE = 4
 
 
 class Overlays(QWidget):
@@ -56,6 +57,7 @@ class Overlays(QWidget):
         self._rows.setSpacing(2)
         self._built: dict[str, _Row] = {}
         self._headings: dict[str, QLabel] = {}
+        self._gone: list[QWidget] = []
         self._turns = Turns(self)
         self._empty = wrapped_label("Layers appear here once a case is open.")
         self._rows.addWidget(self._empty)
@@ -72,12 +74,13 @@ class Overlays(QWidget):
         self._fill()
 
     def _drop(self, widget: QWidget) -> None:
+        """Hide a widget now; `_delete` deletes it."""
         self._rows.removeWidget(widget)
-        widget.setParent(None)
-        widget.deleteLater()
+        widget.hide()
+        self._gone.append(widget)
 
     def _mark(self, *_: object) -> None:
-        for shown in self.findChildren(_Row):
+        for shown in self._built.values():
             shown.mark()
 
     def _fill(self) -> None:
@@ -89,6 +92,16 @@ class Overlays(QWidget):
         work = self._fill_in_turns()
         if next(work, True) is None:
             self._turns.add(work)
+
+    def _delete(self) -> Iterator[None]:
+        """Delete the rows that went, some in each turn."""
+        while self._gone:
+            for _ in range(min(_DELETED_AT_ONCE, len(self._gone))):
+                widget = self._gone.pop()
+                widget.setParent(None)
+                widget.deleteLater()
+            if self._gone:
+                yield
 
     def _fill_in_turns(self) -> Iterator[None]:
         sections = self._board.names()
@@ -110,6 +123,7 @@ class Overlays(QWidget):
                     yield
         for step, choice in self.choices.items():
             choice.offer(self._board.choices.get(step, ()))
+        yield from self._delete()
 
     def _place(self, widget: QWidget, place: int) -> None:
         if self._rows.indexOf(widget) != place:

@@ -21,7 +21,12 @@ from napari_mosaik.core import Cancelled, MosaikError
 from napari_mosaik.view.case_results import transform_to_reference
 from napari_mosaik.view.presentation import step_view
 from napari_mosaik.view.spec import LayerSpec
-from napari_mosaik.widgets.base.gc_tuning import in_one_update, without_drawing
+from napari_mosaik.widgets.base.gc_tuning import (
+    Turns,
+    add_hidden,
+    in_one_update,
+    without_drawing,
+)
 from napari_mosaik.widgets.canvas.camera import visible_um
 from napari_mosaik.workflow.preview import PreviewMemory
 from napari_mosaik.workflow.steps import step_named
@@ -71,6 +76,7 @@ class LiveLayers(QObject):
         self._asked, self._session = 0, 0
         self._shown: set[str] = set()
         self._hidden: list[Layer] = []
+        self._turns = Turns(self)
         self._compute_soon = qthrottled(self.compute, timeout=_CALM_MS, leading=False, parent=self)
         camera = self.viewer.scene.camera.events
         camera.center.connect(self.again)
@@ -195,13 +201,19 @@ class LiveLayers(QObject):
             if "features" in spec.style:
                 layer.features = spec.style["features"]
             return
-        layer = Base.create(*spec.as_layer_data())
+        layer = Base.create(*replace(spec, visible=False).as_layer_data())
         for key, value in spec.attributes.items():
             setattr(layer, key, value)
         layer.editable = False
         if spec.kind == "labels":
             without_drawing(layer)
-        self.viewer.add_layer(layer)
+        add_hidden(self.viewer, layer, len(self.viewer.layers))
+        self._turns.soon(partial(self._reveal, layer, spec.visible))
+
+    def _reveal(self, layer: Layer, visible: bool) -> None:
+        """Show a layer that was added, in a turn of its own, unless it was removed meanwhile."""
+        if layer in self.viewer.layers:
+            layer.visible = visible
 
 
 def region_on_slide(corners: Corners, transform: Transform | None) -> RegionUm:
