@@ -282,7 +282,11 @@ class Walk:
                 for field in fields[:6]:
                     self.click(field, 5)
                     self.click(field, 4)
-            changed += sum(was != _value(f) for was, f in zip(before, fields, strict=True))
+            for field, was in zip(fields, before, strict=True):
+                if was != (now := _value(field)):
+                    changed += 1
+                    name = field.accessibleName() or field.toolTip() or field.objectName()
+                    print(f"    {type(field).__name__} {name!r}: {was} -> {now}", file=sys.stderr)
             page.set_open(False)
         self.figures["values_changed_by_wheel"] = changed
         self.figures["clicks_on_pages_missed"] = missed
@@ -470,6 +474,7 @@ class Walk:
             twin.set_open(True)
             self.until(lambda: idle() and twin.picture is not None, LIMIT_S)
         for push in (twin.predict, twin.take):
+            self.until(push.isEnabled, LIMIT_S)
             with self.action(push.text()):
                 push.click()
                 self.run_for(0.5)

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from qtpy.QtCore import QPoint, QPointF, Qt
-from qtpy.QtGui import QWheelEvent
+from qtpy.QtCore import QEvent, QPoint, QPointF, Qt
+from qtpy.QtGui import QFocusEvent, QWheelEvent
 from qtpy.QtWidgets import (
     QAbstractSlider,
     QAbstractSpinBox,
@@ -179,10 +179,25 @@ def test_the_wheel_over_a_field_scrolls_the_page_and_changes_nothing(qtbot, dock
     assert not changed
     field = next(f for f in page.findChildren(QAbstractSpinBox) if f.isEnabled())
     assert not wheel(field, -120)  # it is left to the page
-    late.touched = True
     late.setValue(3)
-    assert wheel(late, 120)
-    assert late.value() == 4
+    late.touched = True  # Qt gave it the focus of a field that was hidden
+    focused(late, Qt.FocusReason.TabFocusReason)
+    assert not wheel(late, 120)
+    assert late.value() == 3
+    for turns_to in (
+        lambda: focused(late, Qt.FocusReason.MouseFocusReason),
+        lambda: qtbot.keyClick(late, Qt.Key.Key_Shift),
+        lambda: qtbot.mouseClick(late.findChild(QLineEdit), Qt.MouseButton.LeftButton),
+    ):
+        late.setValue(3)
+        turns_to()
+        assert wheel(late, 120)
+        assert late.value() == 4
+        focused(late, Qt.FocusReason.PopupFocusReason, QEvent.Type.FocusOut)  # its menu
+        assert wheel(late, 120)
+        focused(late, Qt.FocusReason.TabFocusReason, QEvent.Type.FocusOut)
+        assert not wheel(late, 120)
+        assert late.value() == 5
 
 
 class Touched(QSpinBox):
@@ -192,6 +207,10 @@ class Touched(QSpinBox):
 
     def hasFocus(self):
         return self.touched
+
+
+def focused(widget, reason, kind=QEvent.Type.FocusIn):
+    QApplication.sendEvent(widget, QFocusEvent(kind, reason))
 
 
 def wheel(widget, delta):

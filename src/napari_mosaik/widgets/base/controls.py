@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from qtpy.QtCore import QCoreApplication, QEvent, QObject, Qt, QTimer, Signal
-from qtpy.QtGui import QColor, QGuiApplication
+from qtpy.QtGui import QColor, QFocusEvent, QGuiApplication
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QAbstractSlider,
@@ -17,6 +17,7 @@ from qtpy.QtWidgets import (
     QHeaderView,
     QLabel,
     QLayout,
+    QLineEdit,
     QMessageBox,
     QProgressBar,
     QPushButton,
@@ -30,7 +31,7 @@ from qtpy.QtWidgets import (
     QVBoxLayout,
     QWidget,
 )
-from superqt.utils import qdebounced
+from superqt.utils import qdebounced, qthrottled
 
 from napari_mosaik.core import palette
 from napari_mosaik.view.formatting import duration
@@ -298,29 +299,57 @@ def clear(layout: QLayout) -> None:
 
 
 class _CalmWheel(QObject):
-    """Leaves the mouse wheel to scrolling unless the field has the focus."""
+    """Leaves the mouse wheel to scrolling until somebody turns to a field, by a click or a key.
+
+    The focus alone does not tell: when the field that has it is hidden, as that of a page that is
+    closed, Qt hands it to the next one, which nobody has touched.
+    """
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
-        wheel = event.type() == QEvent.Type.Wheel
-        if wheel and isinstance(watched, QWidget) and not watched.hasFocus():
-            event.ignore()  # Qt offers it to the parent, in the end to the page
-            return True
+        kind = event.type()
+        if kind not in _TELLING:
+            return False
+        field = watched.parent() if isinstance(watched, QLineEdit) else watched
+        if not isinstance(field, QWidget):
+            return False
+        if kind == QEvent.Type.Wheel:
+            if watched is field and not (field.hasFocus() and field.property(_TOUCHED)):
+                event.ignore()  # Qt offers it to the parent, in the end to the page
+                return True
+        elif (
+            not isinstance(event, QFocusEvent) or event.reason() == Qt.FocusReason.MouseFocusReason
+        ):
+            field.setProperty(_TOUCHED, kind != QEvent.Type.FocusOut)
+        elif kind == QEvent.Type.FocusOut and event.reason() not in _COMES_BACK:
+            field.setProperty(_TOUCHED, False)
         return False
 
 
+_TELLING = {
+    QEvent.Type.Wheel,
+    QEvent.Type.FocusIn,
+    QEvent.Type.FocusOut,
+    QEvent.Type.MouseButtonPress,
+    QEvent.Type.KeyPress,
+}
+_COMES_BACK = (Qt.FocusReason.PopupFocusReason, Qt.FocusReason.ActiveWindowFocusReason)
 _FIELDS = (QAbstractSpinBox, QComboBox, QAbstractSlider, QTabBar)
-_CALM = "mosaik_calm_wheel"
+_CALM, _TOUCHED = "mosaik_calm_wheel", "mosaik_touched"
 
 
 def calm_wheel(root: QWidget) -> None:
-    """Let the wheel scroll the page, and change no field inside *root* that has no focus."""
+    """Let the wheel scroll the page, and change no field inside *root* that nobody turned to."""
     guard = root.findChild(_CalmWheel) or _CalmWheel(root)
     for field in (one for kind in _FIELDS for one in root.findChildren(kind)):
         if not isinstance(field, QScrollBar) and not field.property(_CALM):
             field.setProperty(_CALM, True)
-            field.installEventFilter(guard)
+            for part in (field, *field.findChildren(QLineEdit)):
+                part.installEventFilter(guard)
             if field.focusPolicy() == Qt.FocusPolicy.WheelFocus:
                 field.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+
+
+_CALM_MS = 250
 
 
 class _Scrolled(QScrollArea):
@@ -329,6 +358,8 @@ class _Scrolled(QScrollArea):
     def __init__(self, widget: QWidget) -> None:
         super().__init__()
         self._fit_soon = qdebounced(self._fit, timeout=0, parent=self)
+        # at once, but not for each of many changes: to look at all fields of a tab takes 10 ms
+        self._calm_soon = qthrottled(self._calm, timeout=_CALM_MS, leading=True, parent=self)
         calm_wheel(widget)
         self.setWidget(widget)
 
@@ -341,9 +372,14 @@ class _Scrolled(QScrollArea):
         content = self.widget()
         if content is None:
             return
-        calm_wheel(content)  # fields that came since
+        self._calm_soon()
         if content.heightForWidth(content.width()) > content.height():
             QCoreApplication.sendEvent(self, QEvent(QEvent.Type.LayoutRequest))
+
+    def _calm(self) -> None:
+        content = self.widget()
+        if content is not None:
+            calm_wheel(content)  # fields that came since
 
 
 def shrinkable(box: QComboBox) -> QComboBox:
