@@ -171,13 +171,21 @@ def test_antibody_has_a_prefix_and_no_digits_that_the_solver_does_not_have():
 def test_the_background_changes_only_with_its_limits():
     live = LiveCurves()
     times, curves = explorer_curves(settings(PATIENT), 0.0)
-    assert live.show(times, curves, (72.0,))
+    live.show(times, curves, (72.0,))
+    assert not live.is_framed
+    live.frame()
+    assert live.is_framed
     slower = changed_params(PATIENT, settings(PATIENT), {"k32_per_h": 0.1}, "72")
     _, other = explorer_curves(slower, 0.0)
-    assert not live.show(times, other, (72.0,))
+    live.show(times, other, (72.0,))
+    assert live.is_framed
     np.testing.assert_array_equal(live.lines["total"].get_ydata(), other["total"])
-    assert live.show(times, other, (72.0, 120.0))
-    assert live.show(times, {k: 100 * v for k, v in other.items()}, (72.0, 120.0))
+    live.show(times, other, (72.0, 120.0))
+    assert not live.is_framed
+    live.frame()
+    live.show(times, {k: 100 * v for k, v in other.items()}, (72.0, 120.0))
+    assert not live.is_framed
+    live.frame()
     low, high = live.figure.axes[0].get_ylim()
     assert low < 1e-5 < 7.32 < high
     assert np.isnan(live.lines["free"].get_ydata()).any()

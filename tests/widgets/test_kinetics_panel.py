@@ -101,9 +101,10 @@ def test_the_tissue_has_its_own_sliders_and_shares_of_the_variance(qtbot, dock, 
 def test_what_nobody_sees_is_not_drawn_and_sliders_stay_as_long_as_they_fit(qtbot, dock, panel):
     page, sliders = dock.pages["Kinetics"], dict(panel.sliders)
     qtbot.waitUntil(lambda: panel.plot._background is not None)
+    qtbot.waitUntil(lambda: panel.plot._is_current() and not panel.plot._draws)
     page.set_open(False)
-    drawn = []
-    panel.plot.canvas.draw = lambda: drawn.append(1)
+    drawn, read = [], panel.plot._read
+    panel.plot._read = lambda *work: (drawn.append(1), read(*work))
     panel.sliders["k32_per_h"].set_value(2 * panel.values()["k32_per_h"])
     panel._restart()
     assert panel.sliders == sliders
@@ -111,9 +112,30 @@ def test_what_nobody_sees_is_not_drawn_and_sliders_stay_as_long_as_they_fit(qtbo
     assert {slider.verdict.text() for slider in sliders.values()} == {""}
     qtbot.wait(1)
     assert not drawn
-    del panel.plot.canvas.draw
     qtbot.waitUntil(lambda: sliders["free_0_um"].verdict.text() == "determined")
-    heard = []
-    panel.plot.canvas.mpl_connect("draw_event", heard.append)
     page.set_open(True)
-    qtbot.waitUntil(lambda: bool(heard))
+    qtbot.waitUntil(lambda: bool(drawn))
+    qtbot.waitUntil(lambda: panel.plot._is_current() and not panel.plot._draws)
+
+
+def test_curves_that_come_while_their_background_is_drawn_are_shown_after_it(qtbot, panel):
+    plot = panel.plot
+    qtbot.waitUntil(lambda: plot._is_current() and not plot._draws)
+    held, before = [], plot._image
+    plot._read = lambda _action, work, then: held.append((work, then))
+    times = np.array([0.1, 1.0, 10.0])
+    curves = {name: np.full(3, 1e6) for name in plot.curves.lines}
+    plot.show_curves(times, curves, (1.0,))
+    qtbot.waitUntil(lambda: len(held) == 1)
+    work, then = held.pop()
+    found = work()
+    plot.show_curves(times, {name: 1e3 * curve for name, curve in curves.items()}, (1.0, 2.0))
+    assert plot._draws
+    then(found)
+    qtbot.waitUntil(lambda: len(held) == 1)  # of the curves that came meanwhile
+    work, then = held.pop()
+    then(work())
+    assert plot._is_current()
+    assert plot._image != before
+    low, high = plot.curves.figure.axes[0].get_ylim()
+    assert (low, high) == pytest.approx((1e2, 1e9))

@@ -60,14 +60,19 @@ def test_pages_are_built_piece_by_piece_and_label_images_without_tools(dock, ope
     page = dock.pages["Tissue and tiles"]
     qtbot.waitUntil(lambda: getattr(dock, "builds_ahead", False))
     known = set(page.sections)
-    while page.prepare():
+    while known != set(page.names):
+        assert page.prepare()
         assert len(page.sections) == len(known) + 1  # one at a time
         known = set(page.sections)
-    sections = dict(page.sections)
-    assert sections.keys() == set(page.names)
+    assert page.body is None
+    assert page.prepare()
+    assert not page.prepare()
+    sections, body = dict(page.sections), page.body
     assert not page.is_open
     page.set_open(True)
     assert page.sections == sections
+    assert page.body is body
+    assert all(section.state.text() for section in sections.values())
     assert all(section.isVisible() for section in sections.values())
 
     name = next(name for name, spec in dock.board.specs.items() if spec.kind == "labels")
@@ -78,6 +83,26 @@ def test_pages_are_built_piece_by_piece_and_label_images_without_tools(dock, ope
     assert not {"polygon", "brush_stroke"} & {
         kind for kind, overlay in layer._overlays.items() if overlay in drawn
     }
+
+
+def test_pages_that_were_built_before_their_case_show_it_when_they_are_opened(
+    dock, opened, cohort, qtbot
+):
+    pages = dock._all_pages()
+    while any(page.prepare() for page in pages):
+        assert not any(page.is_open for page in pages)
+    assert all(page.body is not None for page in pages)
+    opened(dock, cohort)
+    qtbot.waitUntil(lambda: bool(dock.workspace.states) and bool(dock.board.specs))
+    for page in pages:
+        page.set_open(True)
+        assert page.is_open
+    for page in dock.pages.values():
+        assert {name: section.form.value() for name, section in page.sections.items()} == {
+            name: dock.workspace.recipe[name] for name in page.names
+        }
+    assert dock.case_page.contents.text()
+    qtbot.waitUntil(lambda: dock.workspace.job is None and not dock.controller.is_reading)
 
 
 def test_a_figure_is_made_when_it_is_seen(qtbot):

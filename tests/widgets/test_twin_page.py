@@ -250,8 +250,8 @@ def test_plans_are_arms_of_a_virtual_cohort(qtbot, dock, case, opened):
     )
     assert [tuple(row) for row in cells(page.outcomes)] == cohort_arm_rows(document)
     assert cells(page.better) == [["A: One\nB: Two", "0.000"]]
-    qtbot.waitUntil(lambda: page.figure.canvas is not None)
-    texts = page.figure.canvas.figure.axes[0].texts
+    qtbot.waitUntil(lambda: page.figure.figure is not None)
+    texts = page.figure.figure.axes[0].texts
     assert [text.get_text() for text in texts] == [SIMULATED]
 
     # the bar may be moved without another run; one that is not a number is told
@@ -312,7 +312,7 @@ def test_plans_are_arms_of_a_virtual_cohort(qtbot, dock, case, opened):
     # other settings, other plans: the numbers are gone at once
     page.seed.setValue(1)
     assert not page.results.isVisible()
-    assert page.figure.canvas is None
+    assert page.figure.figure is None
     assert page.state.text() == "The settings were changed: run it again."
     page.seed.setValue(0)
     assert page.results.isVisible()

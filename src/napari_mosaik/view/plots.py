@@ -237,12 +237,18 @@ class LiveCurves:
             handlelength=1.2, columnspacing=1.0,
         )  # fmt: skip
         self._times = self._axes.vlines([], 0, 1, transform=self._axes.get_xaxis_transform())
-        self._key: object = None
+        self._wanted: tuple[int, float, float, tuple[float, ...]] = (0, 0.1, 1.0, ())
+        self._framed: object = None
+
+    @property
+    def is_framed(self) -> bool:
+        """Whether the background is that of the curves that were taken last."""
+        return self._framed == self._wanted
 
     def show(
         self, time_h: FloatArray, curves_um: Mapping[str, FloatArray], imaging_h: Sequence[float]
-    ) -> bool:
-        """Take curves (t,), µM, at times (t,), h; whether the background has changed.
+    ) -> None:
+        """Take curves (t,), µM, at times (t,), h; `frame` makes the background that they need.
 
         Seven decades below the peak are shown, rounded to whole ones, so that it changes seldom.
         """
@@ -251,18 +257,18 @@ class LiveCurves:
         for name, line in self.lines.items():
             curve = curves_um[name]
             line.set_data(time_h, np.where(curve > 10.0 ** (decade - 8), curve, np.nan))
-        key = (decade, float(time_h[-1]), tuple(imaging_h))
-        if key == self._key:
-            return False
-        self._key = key
-        self._axes.set_xlim(time_h[0], time_h[-1])
+        self._wanted = (decade, float(time_h[0]), float(time_h[-1]), tuple(imaging_h))
+
+    def frame(self) -> None:
+        """Give the background its limits and imaging times; it may be drawn on another thread."""
+        self._framed = decade, first, last, imaging = self._wanted
+        self._axes.set_xlim(first, last)
         self._axes.set_ylim(10.0 ** (decade - 7), 10.0**decade)
         self._times.remove()
         self._times = self._axes.vlines(
-            list(imaging_h), 0, 1, transform=self._axes.get_xaxis_transform(),
+            list(imaging), 0, 1, transform=self._axes.get_xaxis_transform(),
             color=palette.GUIDE_LINE, lw=0.9, ls=":",
         )  # fmt: skip
-        return True
 
 
 ATTENTION_MEANS: Final = (

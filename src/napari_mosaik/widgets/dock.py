@@ -34,7 +34,7 @@ from napari_mosaik.widgets.base.controls import (
     show_field,
     wrapped_label,
 )
-from napari_mosaik.widgets.base.gc_tuning import WindowFirst, freeze_window
+from napari_mosaik.widgets.base.gc_tuning import Turns, WindowFirst, freeze_window
 from napari_mosaik.widgets.base.workspace import Workspace
 from napari_mosaik.widgets.canvas.active_tool import CanvasTool
 from napari_mosaik.widgets.canvas.camera import fit
@@ -108,6 +108,7 @@ class MosaikDock(QWidget):
         self.banner = Banner()
         self.banner.dismissed.connect(self._dismiss)
         self.bar = JobBar(self.controller, {step.name: step.title for step in STEPS})
+        self._turns = Turns(self)
         self._prepare_soon = QTimer(self)
         self._prepare_soon.setSingleShot(True)
         self._prepare_soon.timeout.connect(self._prepare)
@@ -394,8 +395,10 @@ class MosaikDock(QWidget):
         grey_again(self)
 
     def _prepare(self) -> None:
-        """Build a section of a page or a layer of the review; the window has its turn between."""
-        if any(page.prepare() for page in self.pages.values()) or self.side_by_side.make_ahead():
+        """Build a part of a page or a layer of the review; the window has its turn between."""
+        busy = self.controller.is_reading or self._turns.any_busy  # what is asked for comes first
+        pages = (page.prepare() for page in self._all_pages())
+        if busy or any(pages) or self.side_by_side.make_ahead():
             self._prepare_soon.start(_BETWEEN_MS)
         else:
             freeze_window(self.viewer, 2)  # with the pages, if no case was opened meanwhile

@@ -101,10 +101,10 @@ class FigureImage(QWidget):
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self.setMinimumWidth(160)
 
-    def show_when_seen(self, draw: Callable[[], Figure | None]) -> None:
+    def show_when_seen(self, draw: Callable[[], Figure | None] | None) -> None:
         """Show the figure that *draw* makes, in the background, once this view is on the screen.
 
-        *draw* must not touch the window.  The former figure is gone at once.
+        *draw* must not touch the window.  The former figure is gone at once; None shows no other.
         """
         self._draw, self._image, self.figure, self._asked = draw, None, None, ()
         self.update()

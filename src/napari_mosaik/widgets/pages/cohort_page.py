@@ -44,7 +44,7 @@ from napari_mosaik.widgets.base.controls import (
     table_of,
     wrapped_label,
 )
-from napari_mosaik.widgets.base.figure_view import FigureView
+from napari_mosaik.widgets.base.figure_view import FigureImage
 from napari_mosaik.widgets.pages.twin_page import NO_PLANS, ReadPage, fill_lines, in_one_step
 from napari_mosaik.workflow.plan_presets import ARM_SETS, PRESETS
 from napari_mosaik.workflow.plans import add_arms
@@ -194,7 +194,7 @@ class CohortPage(ReadPage):
         return body
 
     def _results(self) -> QWidget:
-        self.figure = FigureView()
+        self.figure = FigureImage(self._controller.read)
         self.figure.setToolTip(
             "Histogram of each arm, below it median and 5 to 95 %; dashed line: threshold; the "
             "highest 1 % may lie beyond the axis"
@@ -419,7 +419,7 @@ class CohortPage(ReadPage):
         if self.body is None:
             return
         self.results.hide()
-        self.figure.show_figure(None)
+        self.figure.show_when_seen(None)
         words = self._why_not()
         if not words:
             words = "Simulating…" if self._running else self._outdated()

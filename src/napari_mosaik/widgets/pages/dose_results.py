@@ -35,14 +35,12 @@ from napari_mosaik.widgets.base.controls import (
     table_of,
     wrapped_label,
 )
-from napari_mosaik.widgets.base.figure_view import FigureView
+from napari_mosaik.widgets.base.figure_view import FigureImage
 from napari_mosaik.widgets.canvas.side_by_side import ModelMaps
 from napari_mosaik.workflow.dose_exchange import compare_dose, organ_limits
 from napari_mosaik.workflow.steps import maker_of
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from napari_mosaik.io.case import Case
     from napari_mosaik.widgets.base.worker import Problem
     from napari_mosaik.widgets.canvas.link import CanvasLink
@@ -95,7 +93,7 @@ class DoseResultsView(QWidget):
         self.kind = shrinkable(QComboBox())
         self.kind.addItems(list(DOSE_FIGURES))
         self.kind.currentIndexChanged.connect(lambda _: self._plot())
-        self.plot = FigureView()
+        self.plot = FigureImage(self._controller.read)
         self.plot.setMinimumHeight(_PLOT_PX)
         self.which = shrinkable(QComboBox())
         self.which.setToolTip("All plans have one colour scale")
@@ -274,14 +272,12 @@ class DoseResultsView(QWidget):
             fill_table(self.constants, found.constant_rows())
 
     def _plot(self) -> None:
-        self.plot.show_when_seen(self._figure)
-
-    def _figure(self) -> Figure | None:
-        found = self.plan_dose
+        found, draw = self.plan_dose, DOSE_FIGURES[self.kind.currentText()]
         if found is None:
-            return None
-        shown = [found] if self.other is None else [found, self.other]
-        return DOSE_FIGURES[self.kind.currentText()](shown)
+            self.plot.show_when_seen(None)
+        else:
+            shown = [found] if self.other is None else [found, self.other]
+            self.plot.show_when_seen(partial(draw, shown))
 
     def _show(self, *_: object) -> None:
         found = self.plan_dose

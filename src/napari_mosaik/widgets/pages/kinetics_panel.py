@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QSignalBlocker, Qt, Signal
-from qtpy.QtGui import QColor, QResizeEvent, QShowEvent
-from qtpy.QtWidgets import QComboBox, QLabel, QLineEdit, QSizePolicy, QSlider, QVBoxLayout, QWidget
+from qtpy.QtGui import QColor, QImage, QPainter, QPaintEvent, QShowEvent
+from qtpy.QtWidgets import QComboBox, QLabel, QLineEdit, QSizePolicy, QSlider, QWidget
 from superqt.utils import qdebounced
 
 from napari_mosaik.core import FloatArray, InputError, MosaikError, Params
@@ -47,8 +48,9 @@ from napari_mosaik.workflow.kinetics import iter_shares, judge_kinetics
 from napari_mosaik.workflow.steps import step_named
 
 if TYPE_CHECKING:
-    from matplotlib.backend_bases import Event
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+    from napari_mosaik.view.plots import LiveCurves
     from napari_mosaik.widgets.base.case_controller import CaseController
 
 __all__ = ["KineticsPanel"]
@@ -137,63 +139,98 @@ class _Slider(QWidget):
 
 
 class _LivePlot(QWidget):
-    """Curves that are redrawn over a stored background."""
+    """Curves over a background that is drawn on another thread: the window never waits for it.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    read
+        Calls a function in the background and passes its result on, as `CaseController.read`.
+    """
+
+    def __init__(
+        self, read: Callable[[str, Callable[[], Any], Callable[[Any], None]], Any]
+    ) -> None:
         super().__init__()
-        from matplotlib.backends.backend_qtagg import FigureCanvasQTAgg
-
         from napari_mosaik.view.plots import LiveCurves
 
+        self._read = read
         self.curves = LiveCurves()
         paint(self.curves.figure, *theme_colours())
-        self.canvas = FigureCanvasQTAgg(self.curves.figure)  # type: ignore[no-untyped-call]
-        self.canvas.mpl_connect("draw_event", self._drawn)
+        self._dpi = float(self.curves.figure.dpi)
+        self._canvas: FigureCanvasAgg | None = None
         self._background: Any = None
-        self._behind = False
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.canvas)
+        self._size: object = None
+        self._draws = False
+        self._image: QImage | None = None
         self.setMinimumHeight(_PLOT_PX)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
 
-    def resizeEvent(self, event: QResizeEvent) -> None:
-        """Give labels the room that they need in another size."""
-        super().resizeEvent(event)
-        self.curves.figure.set_layout_engine("constrained")
-
-    def showEvent(self, event: QShowEvent) -> None:
-        """Draw what came while nobody saw it."""
-        super().showEvent(event)
-        if self._behind:
+    def paintEvent(self, event: QPaintEvent) -> None:
+        """Show the image; one of another size or of other curves is drawn meanwhile."""
+        super().paintEvent(event)
+        if self._image is not None:
+            painter = QPainter(self)
+            painter.drawImage(self.rect(), self._image)
+            painter.end()
+        if not self._is_current():
             self._draw_all()
 
-    def _draw_all(self) -> None:
-        self._behind = not self.isVisible()
-        if not self._behind:
-            self.curves.figure.set_layout_engine("constrained")
-            self.canvas.draw_idle()  # type: ignore[no-untyped-call]
+    def _look(self) -> tuple[int, int, float]:
+        return self.width(), self.height(), self.devicePixelRatioF()
 
-    def _drawn(self, _event: Event) -> None:
-        self.curves.figure.set_layout_engine("none")  # half of what drawing takes; it stays
-        self._background = self.canvas.copy_from_bbox(self.curves.figure.bbox)  # type: ignore[no-untyped-call]
+    def _is_current(self) -> bool:
+        return self._size == self._look() and self.curves.is_framed
+
+    def _draw_all(self) -> None:
+        """Draw the background, which nothing touches meanwhile."""
+        if not self._draws:
+            self._draws = True
+            look = self._look()
+            work = partial(_background_of, self.curves, self._dpi, *look)
+            self._read("Curves", work, partial(self._drawn, look))
+
+    def _drawn(self, look: object, found: tuple[FigureCanvasAgg, Any]) -> None:
+        self._draws, self._size = False, look
+        self._canvas, self._background = found
         self._draw_lines()
 
     def _draw_lines(self) -> None:
-        for line in self.curves.lines.values():
-            self.curves.figure.draw_artist(line)
+        """Draw the lines over the background; draws that again if it is no longer the right one."""
+        if self._draws:
+            return  # they come when it is there
+        if self._canvas is not None:
+            self._canvas.restore_region(self._background)  # type: ignore[no-untyped-call]
+            for line in self.curves.lines.values():
+                self.curves.figure.draw_artist(line)
+            wide, high = self._canvas.get_width_height(physical=True)
+            pixels = bytes(self._canvas.buffer_rgba())  # type: ignore[no-untyped-call]
+            image = QImage(pixels, wide, high, 4 * wide, QImage.Format.Format_RGBA8888)
+            self._image = image.copy()  # its own memory
+        self.update()
 
     def show_curves(
         self, times: FloatArray, curves: Mapping[str, FloatArray], imaging: tuple[float, ...]
     ) -> None:
         """Show curves (t,), µM, at times (t,), h, and the imaging times, h."""
-        changed = self.curves.show(times, curves, imaging)
-        if changed or self._behind or self._background is None or not self.isVisible():
-            self._draw_all()
-            return
-        self.canvas.restore_region(self._background)  # type: ignore[no-untyped-call]
-        self._draw_lines()
-        self.canvas.update()
+        self.curves.show(times, curves, imaging)
+        if self.isVisible():
+            self._draw_lines()
+        else:
+            self._size = None
+
+
+def _background_of(
+    curves: LiveCurves, dpi: float, width: int, height: int, ratio: float
+) -> tuple[FigureCanvasAgg, Any]:
+    """Axes, labels and imaging times in that many pixels of the screen, and a copy of them."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    curves.frame()
+    curves.figure.set_dpi(dpi * ratio)
+    curves.figure.set_size_inches(max(1, width) / dpi, max(1, height) / dpi)
+    canvas = FigureCanvasAgg(curves.figure)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    return canvas, canvas.copy_from_bbox(curves.figure.bbox)  # type: ignore[no-untyped-call]
 
 
 class KineticsPanel(QWidget):
@@ -207,7 +244,7 @@ class KineticsPanel(QWidget):
         self._controller = controller
         self._task: object = None
         self._case: object = None
-        self._ready = False
+        self._asked = self._ready = False
         self._start: tuple[dict[str, float], str] = ({}, "")
         self.sliders: dict[str, _Slider] = {}
         self.model_box = QComboBox()
@@ -219,7 +256,7 @@ class KineticsPanel(QWidget):
             "Times of the images after injection, in hours, separated by commas; the curves are "
             "evaluated at these"
         )
-        self.plot = _LivePlot()
+        self.plot = _LivePlot(controller.read)
         self.reading = wrapped_label()
         self.problem = wrapped_label(bold=True)
         self._rows, self._more_rows = column(spacing=3), column(spacing=3)
@@ -282,8 +319,16 @@ class KineticsPanel(QWidget):
         events.states.connect(self._show_stale)
         self._restart()
         self.reading.setText("Preparing the solver (takes longer the first time)…")
-        params, surface = self.tried(), self._surface()
-        controller.read("Kinetics", lambda: judge_kinetics(params, surface), self._prepared)
+
+    def showEvent(self, event: QShowEvent) -> None:
+        """Prepare the solver when the panel is first seen: it may never be."""
+        super().showEvent(event)
+        if not self._asked:
+            self._asked = True
+            params, surface = self.tried(), self._surface()
+            self._controller.read(
+                "Kinetics", lambda: judge_kinetics(params, surface), self._prepared
+            )
 
     def _prepared(self, _record: object) -> None:
         """The solver is compiled: from now on it may be called in the window's own thread."""

@@ -18,6 +18,7 @@ from napari_mosaik.view.step_view import PanelKind
 from napari_mosaik.widgets.base.controls import (
     Collapsible,
     button,
+    calm_wheel,
     column,
     row,
     show_field,
@@ -118,6 +119,7 @@ class Page(QWidget):
         self.title = title
         self.head = _Head(title)
         self.body: QWidget | None = None
+        self._filled = False
         self._layout = column(self.head, spacing=0)
         self.setLayout(self._layout)
         self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Maximum)
@@ -137,14 +139,30 @@ class Page(QWidget):
 
     def set_open(self, opened: bool) -> None:
         """Show or hide the body."""
-        if opened and self.body is None:
-            self.body = self.make_body()
-            self._layout.addWidget(self.body)
+        if opened:
+            self.prepare_all()
+        if opened and not self._filled:
+            self._filled = True
             self.fill()
         if self.body is not None:
             self.body.setVisible(opened)
         if opened:
             self.opened.emit(self)
+
+    def prepare(self) -> bool:
+        """Build one more part, before the page is first opened; False when all is there."""
+        if self.body is not None:
+            return False
+        self.body = self.make_body()
+        self.body.hide()
+        self._layout.addWidget(self.body)
+        calm_wheel(self)
+        return True
+
+    def prepare_all(self) -> None:
+        """Build all that is not there yet."""
+        while self.prepare():
+            pass
 
 
 class StepSection(QWidget):
@@ -220,8 +238,6 @@ class StepPage(Page):
         """Build the buttons and a section for each step."""
         body = QFrame()
         body.setFrameShape(QFrame.Shape.StyledPanel)
-        while self.prepare():
-            pass
         self.run_button = button("Run", self.start)
         self.cancel_button = button("Cancel", self.cancel.emit, "Stop; stored results are kept")
         self.show_button = button(
@@ -263,10 +279,10 @@ class StepPage(Page):
         self.run.emit(self.names)
 
     def prepare(self) -> bool:
-        """Build one more section, before the page is first opened; False when all are there."""
+        """Build one more section, then the body around them; False when all is there."""
         step = next((step for step in self.steps if step.name not in self.sections), None)
         if step is None:
-            return False
+            return super().prepare()
         params = self._recipe.get(step.name) or step.params()
         section = StepSection(step, params, alone=len(self.steps) == 1)
         section.setParent(self)  # which deletes it even if the page is never opened
@@ -330,7 +346,7 @@ class StepPage(Page):
         if self.is_open:
             self._show_body()
         else:
-            self._behind = self.body is not None
+            self._behind = self._filled
 
     def _known(self) -> list[StepStatus]:
         return [self._states[name] for name in self.names if name in self._states]
@@ -407,12 +423,20 @@ class DetailPage(StepPage):
         self._make_panel = make_panel
         self.panel: QWidget | None = None
 
+    def prepare(self) -> bool:
+        """Build the panel, then what the usual page has."""
+        if self.panel is not None:
+            return super().prepare()
+        self.panel = self._make_panel()
+        self.panel.setParent(self)
+        return True
+
     def make_body(self) -> QWidget:
         """Build the usual body with the panel below it."""
         body = super().make_body()
-        self.panel = self._make_panel()
         layout = body.layout()
         assert isinstance(layout, QVBoxLayout)
+        assert self.panel is not None
         layout.insertWidget(layout.indexOf(self.how), self.panel)
         return body
 
@@ -453,7 +477,7 @@ class PlansPage(DetailPage):
 
     def set_open(self, opened: bool) -> None:
         """Show or hide the body; another program may have changed the plans since."""
-        was_there = self.panel is not None
+        was_there = self._filled
         super().set_open(opened)
         if opened and was_there:
             cast("DosePanel", self.panel).read_again()
