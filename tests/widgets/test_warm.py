@@ -153,24 +153,6 @@ def test_a_layer_that_is_removed_leaves_its_garbage_for_later(dock: Any) -> None
     assert not full
 
 
-def test_the_window_is_frozen_again_when_much_was_made_since(dock: Any, monkeypatch: Any) -> None:
-    from napari_mosaik.widgets.base import gc_tuning
-
-    froze: list[int] = []
-    monkeypatch.setattr(gc_tuning.gc, "freeze", lambda: froze.append(1))
-    monkeypatch.setattr(gc_tuning, "_frozen", [])
-    monkeypatch.setattr(gc_tuning.gc, "get_objects", lambda: [0] * 5)
-    gc_tuning.freeze_window(dock.viewer, 2, above=5)
-    assert not froze
-    gc_tuning.freeze_window(dock.viewer, 2, above=4)
-    gc_tuning.freeze_window(dock.viewer, 2)
-    gc_tuning.freeze_window(dock.viewer, 2, above=4)
-    assert len(froze) == 2
-    dock.viewer.add_image(np.zeros((4, 4)))
-    gc_tuning.freeze_window(dock.viewer, 9)
-    assert len(froze) == 2  # what is shown is never frozen
-
-
 def test_the_window_is_kept_out_of_collections_once_nothing_of_a_case_is_in_use(
     dock: Any, monkeypatch: Any
 ) -> None:
@@ -178,8 +160,11 @@ def test_the_window_is_kept_out_of_collections_once_nothing_of_a_case_is_in_use(
         """What belongs to a case."""
 
     board, held, done, counts = dock.board, Held(), list[str](), [case_layers._DUE - 1]
+    there = [0] * (case_layers._MANY + 1)
     collector = SimpleNamespace(
-        collect=lambda: done.append("collect"), get_count=lambda: (0, 0, counts[0])
+        collect=lambda: done.append("collect"),
+        get_count=lambda: (0, 0, counts[0]),
+        get_objects=lambda: there,
     )
     monkeypatch.setattr(case_layers, "gc", collector)
     monkeypatch.setattr(case_layers, "freeze_window", lambda *_: not done.append("freeze"))
@@ -194,8 +179,14 @@ def test_the_window_is_kept_out_of_collections_once_nothing_of_a_case_is_in_use(
     board._between_cases()
     assert done == ["collect", "collect", "freeze"]
     counts[0] = 0
+    there.pop()  # so few that they can be traversed each time
     board._between_cases()
-    assert done == ["collect", "collect", "freeze", "collect", "freeze"]
+    board._between_cases()
+    assert done == ["collect", "collect", "freeze", "collect", "collect"]
+    there.append(0)
+    board._between_cases()
+    board._between_cases()
+    assert done[5:] == ["collect", "freeze"] * 2
 
 
 def test_python_gives_way_to_the_window_as_long_as_one_is_open(qapp: Any) -> None:

@@ -88,15 +88,15 @@ _before: list[tuple[tuple[int, int, int], float]] = []
 """When Python collected by itself and how soon threads gave way, for each window that is open."""
 
 
-def freeze_window(viewer: napari.Viewer, times: int = 1, above: int = 0) -> bool:
+def freeze_window(viewer: napari.Viewer, times: int = 1) -> bool:
     """Exclude the objects of a window without layers from later garbage collections.
 
     A full collection traverses all objects, on whichever thread triggers it, and blocks the window
     meanwhile: 0.2 s with napari's libraries loaded, a few ms once they are frozen.  Does nothing
-    if there are layers already, if this was done so many *times*, as what is frozen is never freed,
-    or if not more than so many objects, *above*, are there to traverse; returns whether it was.
+    if there are layers already, or this was done so many *times*: what is frozen is never freed.
+    Returns whether it was done.
     """
-    if viewer.layers or len(_frozen) >= times or (above and len(gc.get_objects()) <= above):
+    if viewer.layers or len(_frozen) >= times:
         return False
     gc.freeze()
     _frozen.append(True)

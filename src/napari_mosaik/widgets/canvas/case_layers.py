@@ -265,16 +265,17 @@ class CaseLayers(QObject):
     def _between_cases(self) -> None:
         """Collect what is due, and keep the many objects of the window out of that.
 
-        Pages that were opened since, and libraries, are only traversed, 0.3 s: once they are frozen
-        they are not, and what is left of a case is collected each time.  What is frozen is never
-        freed: that waits until nothing of the case that was left is in use.
+        Pages that were opened since, and libraries, are only traversed, 0.3 s if there are many:
+        once they are frozen they are not, and what is left of a case is collected each time.  What
+        is frozen is never freed: that waits until nothing of the case that was left is in use.
         """
         if not self._left_one:
             freeze_window(self.viewer, _FIRST)
         elif self._kept_out or gc.get_count()[2] >= _DUE:
             gc.collect()
-            if not any(one() is not None for one in self._remains):
-                self._kept_out |= freeze_window(self.viewer, _FREEZES, _MANY)
+            self._kept_out = len(gc.get_objects()) <= _MANY
+            if not self._kept_out and not any(one() is not None for one in self._remains):
+                self._kept_out = freeze_window(self.viewer, _FREEZES)
         self._left_one = True
 
     def _add_missing_slides(self) -> None:
