@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+import shapely.geometry
 import tifffile
 from PIL import Image
 from pydicom.dataset import Dataset
@@ -310,3 +311,83 @@ def test_a_name_of_a_sidecar_with_blanks_counts_once(tmp_path):
     assert factor(tmp_path, {"BodyWeight": None, "BodyWeight ": 69}) == pytest.approx(BY_WEIGHT)
     with pytest.raises(InputError, match="BodyWeight stands twice, as 69 and 70"):
         factor(tmp_path, {"BodyWeight ": 70})
+
+
+# --- annotations and cases -----------------------------------------------------------------------
+@pytest.fixture
+def case(tmp_path, capsys):
+    path = slide_file(tmp_path / "he.tif", tile=(128, 128), **CM)
+    assert told(capsys, "new", tmp_path / "B1", "--he", path)[0] == 0
+    return tmp_path / "B1"
+
+
+def outline(name, x, y, size):
+    ring = [[x, y], [x + size, y], [x + size, y + size], [x, y + size], [x, y]]
+    return {
+        "type": "Feature",
+        "geometry": {"type": "Polygon", "coordinates": [ring]},
+        "properties": {"objectType": "annotation", "classification": {"name": name}},
+    }
+
+
+def taken(case, capsys, features, *options):
+    """Exit code, standard error, and classes with areas (pixels) that a reader then has."""
+    file = case.parent / "drawn.geojson"
+    file.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    arguments = ("annotate", "import", case, file, "--reader", "A", *options)
+    code, _, error = told(capsys, *arguments)
+    out = case.parent / "out.geojson"
+    told(capsys, "annotate", "export", case, out, "--reader", "A")
+    shapes = json.loads(out.read_text())["features"] if code == 0 else []
+    return (
+        code,
+        error,
+        [
+            (shape["properties"]["classification"]["name"], round(shapely_area(shape["geometry"])))
+            for shape in shapes
+        ],
+    )
+
+
+def shapely_area(geometry):
+    return shapely.geometry.shape(geometry).area
+
+
+def test_an_outline_in_degrees_is_no_tissue(case, capsys):
+    small = outline("Tumor", 8.5, 47.3, 0.001)
+    code, error, _ = taken(case, capsys, [small])
+    assert (code, "smaller than a pixel (degrees? mm?)" in error) == (2, True)
+    code, error, shapes = taken(case, capsys, [small, outline("Tumor", 200, 200, 80)])
+    assert (code, "and is excluded" in error, shapes) == (0, True, [("neoplastic", 6400)])
+
+
+def test_a_class_that_is_mapped_to_two_is_refused(case, capsys):
+    features = [outline("Foo", 200, 200, 80)]
+    two = ("--map", "Foo=neoplastic", "--map", "Foo =non-neoplastic")
+    code, error, _ = taken(case, capsys, features, *two)
+    assert (code, "--map gives 'Foo ' two classes" in error) == (2, True)
+    same = ("--map", "Foo=neoplastic", "--map", "Foo=neoplastic")
+    assert taken(case, capsys, features, *same)[2] == [("neoplastic", 6400)]
+
+
+@pytest.mark.parametrize("name", ["Tumor \U0001f642", "100% Tumor", "a=b", "<b>Tumor</b>"])
+def test_names_of_classes_with_any_sign_are_mapped(case, capsys, name):
+    features = [outline(name, 200, 200, 80)]
+    code, error, shapes = taken(case, capsys, features, "--map", f"{name}=neoplastic")
+    assert (code, error, shapes) == (0, "", [("neoplastic", 6400)])
+
+
+def test_the_file_of_a_case_stands_for_its_folder(case, capsys):
+    whole, file = (told(capsys, "status", path) for path in (case, case / "case.toml"))
+    assert whole == file
+    assert whole[0] == 0
+
+
+@pytest.mark.parametrize("name", ["B1 (2)", "Case 100% (new)", "B1 'x' \U0001f642", "ä" * 100])
+def test_a_case_folder_of_any_name_is_the_same_case(case, capsys, name):
+    before = json.loads(told(capsys, "status", case, "--json")[1])["B1"]["steps"]
+    moved = case.rename(case.parent / name)
+    after = json.loads(told(capsys, "status", moved, "--json")[1])["B1"]["steps"]
+    assert {key: one["state"] for key, one in after.items()} == {
+        key: one["state"] for key, one in before.items()
+    }

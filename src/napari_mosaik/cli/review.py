@@ -214,10 +214,13 @@ def import_(
 
 def _map_classes(given: Any, map_: list[str] | None, own_class: list[str] | None) -> None:
     own = [text.strip() for text in own_class or ()]
+    mapped: dict[str, str] = {}
     for text in map_ or ():
         foreign, separator, target = text.rpartition("=")
         if not separator:
             raise InputError(f"--map {text!r} is not of the form CLASS=CLASS")
+        if mapped.setdefault(foreign.strip(), target.strip()) != target.strip():
+            raise InputError(f"--map gives {foreign!r} two classes; omit one")
         given.map(foreign, target, new=target.strip() in own)
 
 

@@ -39,6 +39,8 @@ _OLDER_TYPES = {
 """What QuPath before 0.4 wrote as identifier of every object of a kind."""
 _DIGITS = 6
 """Decimals of written pixel coordinates."""
+_MIN_PX = 0.5
+"""Area in pixels; no outline of tissue is smaller."""
 
 
 def read_geojson(
@@ -317,7 +319,8 @@ def _plain_areas(features: Features, lattice: Lattice) -> Areas:
     given = [features[place][1]["geometry"].get("coordinates") for place in places]
     areas = _plain_polygons(given, lattice)
     if areas is not None:
-        valid = shapely.is_valid(areas) & (shapely.area(areas) > 0)
+        min_um2 = _MIN_PX * lattice.spacing_um[0] * lattice.spacing_um[1]
+        valid = shapely.is_valid(areas) & (shapely.area(areas) > min_um2)
         for place, area, good in zip(places, areas, valid.tolist(), strict=True):
             found[place] = area if good else None
     return found
@@ -371,8 +374,9 @@ def _geometry(
         reason = shapely.is_valid_reason(found).partition("[")[0].lower()
         found = _repaired(found)
     area = _polygons(found)
-    if area is None:
-        doubts.add("encloses no area and is excluded", key, hopeless=True)
+    if area is None or area.area < _MIN_PX:
+        what = "encloses no area" if area is None else "is smaller than a pixel (degrees? mm?)"
+        doubts.add(f"{what} and is excluded", key, hopeless=True)
         return None
     if repaired:
         doubts.add("was repaired: its outline had a {}", key, reason)

@@ -645,6 +645,8 @@ def find_cases(paths: Sequence[Path | str]) -> list[Path]:
     """Case folders in *paths*: each path is a case, or a cohort folder that contains cases."""
     found: list[Path] = []
     for path in map(Path, paths):
+        if path.name == CASE_FILE and path.is_file():
+            path = path.parent
         if (path / CASE_FILE).is_file():
             found.append(path)
             continue

@@ -55,6 +55,7 @@ from napari_mosaik.widgets.canvas.list_rows import (
     dismiss,
     make_room,
     remove_dismissed,
+    unlisted,
 )
 from napari_mosaik.workflow.parallel import give_back_memory
 from napari_mosaik.workflow.steps import STEPS
@@ -466,8 +467,9 @@ class CaseLayers(QObject):
         return {step: choice for step, (choice, _) in self._chosen.items()}
 
     def clear(self) -> None:
-        """Remove all layers of the case and close its slides."""
+        """Remove all layers of the case, also those of the layouts, and close its slides."""
         self._leave()
+        self.dismiss(unlisted(self.viewer))
         for _ in remove_dismissed(self.viewer):
             pass
 

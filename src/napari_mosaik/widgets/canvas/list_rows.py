@@ -20,6 +20,7 @@ __all__ = [
     "keep_out_of_list",
     "make_room",
     "remove_dismissed",
+    "unlisted",
 ]
 
 
@@ -41,6 +42,11 @@ def keep_out_of_list(
     model = view.model()
     for row in range(model.rowCount()):
         view.setRowHidden(row, _UNLISTED in model.index(row, 0).data(ItemRole).metadata)
+
+
+def unlisted(viewer: napari.Viewer) -> list[Layer]:
+    """The layers without a row in the list."""
+    return [layer for layer in viewer.layers if _UNLISTED in layer.metadata]
 
 
 def dismiss(viewer: napari.Viewer, layers: Iterable[Layer]) -> None:
