@@ -472,7 +472,7 @@ def _time_left(reports: list[tuple[float, Progress]], now_s: float) -> float | N
     with patch.object(progress.time, "monotonic", lambda: clock[0]):
         left = progress.TimeLeft()
         for clock[0], report in reports:
-            left.reach(report.fraction, report.found)
+            left.reach(report.fraction, report.found, report.text)
         clock[0] = now_s
         return left.seconds()
 

@@ -132,3 +132,33 @@ def test_the_time_left_follows_the_pace_since_what_was_found_finished(monkeypatc
     assert left.seconds() is None
     left.reach(1.0)
     assert left.seconds() is None
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        pytest.param([(0.05, 0.01), (0.89, 0.92), (0.06, 0.07)], id="nuclei of a large slide"),
+        pytest.param([(0.05, 0.06), (0.89, 0.90), (0.06, 0.04)], id="nuclei of a tenth of it"),
+        pytest.param([(0.06, 0.05), (0.31, 0.28), (0.50, 0.55), (0.13, 0.12)], id="tissue"),
+        pytest.param([(0.08, 0.09), (0.04, 0.04), (0.53, 0.53), (0.35, 0.34)], id="vessels"),
+        pytest.param([(0.02, 0.05), (0.93, 0.90), (0.05, 0.05)], id="a slow start"),
+        pytest.param([(0.20, 0.04), (0.60, 0.81), (0.20, 0.15)], id="a start of a large share"),
+    ],
+)
+def test_the_time_left_is_known_to_a_third_where_shares_are_not_those_of_the_time(
+    monkeypatch, parts
+):
+    """Parts with their share, and with the share of 200 s that they take."""
+    now = [0.0]
+    monkeypatch.setattr("napari_mosaik.core.progress.time.monotonic", lambda: now[0])
+    left, off, share, begun = TimeLeft(), {}, 0.0, 0.0
+    for number, (gains, takes) in enumerate(parts):
+        for tick in range(round(200 * takes)):
+            now[0] = 200 * begun + tick
+            # Sums of the shares differ in their last digits from where the part before ended.
+            left.reach(share + gains * tick / (200 * takes) - 1e-15, part=f"part {number}")
+            seconds = left.seconds()
+            if seconds is not None:
+                off[round(now[0])] = seconds / (200 - now[0]) - 1
+        share, begun = share + gains, begun + takes
+    assert [abs(off[at]) <= 0.3 for at in (20, 50, 100)] == [True] * 3, off

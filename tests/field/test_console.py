@@ -99,7 +99,7 @@ def test_without_a_terminal_long_work_tells_its_share_and_the_time_left(capfd, m
         now[0] += 60.0
         bar.show("B11 · Nuclei", Progress(0.9, 1, ""))
     rest = [line.strip() for line in capfd.readouterr().err.splitlines()[2:]]
-    assert rest == ["0%", "50%, about 2 min left", "0%", "80%", "90%, about 60 s left"]
+    assert rest == ["0%", "50%, about 60 s left", "0%", "80%", "90%, about 60 s left"]
 
 
 def test_work_that_tells_nothing_is_told_as_well(monkeypatch):

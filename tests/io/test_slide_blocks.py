@@ -10,6 +10,7 @@ import pytest
 import tifffile
 
 from napari_mosaik.core import InputError
+from napari_mosaik.core.progress import of_this_item
 from napari_mosaik.io.slide import View, open_slide
 
 CM = {"resolution": (20000, 20000), "resolutionunit": "CENTIMETER"}  # 0.5 µm per pixel
@@ -135,3 +136,17 @@ def test_a_region_is_read_in_the_same_pixels(path):
             assert (seen == 1).all()
         with pytest.raises(InputError, match="lies outside the slide"):
             slide.blocks(View(0.5), region=((900.0, 0.0), (10.0, 10.0)))
+
+
+def test_a_block_tells_how_much_of_it_is_read_where_it_is_asked_to(path):
+    told = []
+    with open_slide(path) as slide:
+        blocks = slide.blocks(View(0.5), block_px=200)
+        with of_this_item(told.append):
+            blocks.read(0)
+            assert told == []
+            blocks.told_share = 0.5
+            blocks.read(1)
+    assert len(told) > 3
+    assert told == sorted(told)
+    assert told[-1] == 0.5

@@ -7,6 +7,7 @@ from scipy import ndimage
 from napari_mosaik.core import InputError, Lattice, Raster
 from napari_mosaik.core.colour import DAB, EOSIN, HAEMATOXYLIN
 from napari_mosaik.core.otsu import otsu_bin
+from napari_mosaik.core.progress import of_this_item
 from napari_mosaik.tissue import TissueParams, tissue_mask
 from napari_mosaik.tissue.mask import red_marks
 
@@ -223,3 +224,15 @@ def test_real_landmarks_lie_in_one_piece_of_tissue(stain):
     assert (at == sizes.argmax()).mean() > 0.92
     assert sizes.max() > 0.97 * sizes.sum()
     assert found.mean() < 0.75
+
+
+def test_the_tissue_mask_tells_how_far_it_is():
+    rgb = np.full((240, 240, 3), 240, np.uint8)
+    rgb[40:120, 40:120], rgb[150:200, 60:160] = (180, 90, 150), (170, 100, 160)
+    told = []
+    with of_this_item(told.append):
+        tissue = tissue_mask(Raster(rgb, Lattice("he", (240, 240), (8.0, 8.0), (0.0, 0.0))))
+    assert tissue.values.any()
+    assert len(told) >= 9
+    assert told == sorted(told)
+    assert 0 < told[0] < told[-1] < 1

@@ -203,6 +203,23 @@ def test_work_beside_repeats_its_progress_and_gives_its_result(monkeypatch):
     run.close()  # comes back: the thread has stopped at its checkpoint
 
 
+def test_work_beside_moves_its_progress_by_what_it_tells(monkeypatch):
+    monkeypatch.setattr(parallel, "_REPORT_S", 0.01)
+    go, shares = threading.Event(), []
+
+    def work():
+        reach_of_item(0.5)
+        assert go.wait(30)
+        return "found"
+
+    run = beside(work, Progress(0.2, 1, "looking"), 0.6)
+    while 0.4 not in shares:
+        shares.append(round(next(run).fraction, 9))
+    go.set()
+    assert shares[0] == 0.2
+    assert run_to_end(run) == "found"
+
+
 def test_items_in_work_count_by_the_pace_of_those_that_ended(monkeypatch):
     monkeypatch.setattr("napari_mosaik.workflow.block_work.time.monotonic", lambda: 100.0)
     each, took = np.array([2.0, 4.0, 10.0]), {0: 6.0}  # 3 s for each unit

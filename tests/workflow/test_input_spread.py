@@ -2,10 +2,12 @@
 
 import json
 import shutil
+import threading
 
 import numpy as np
 import pytest
 
+from napari_mosaik import predictor
 from napari_mosaik.core import Table
 from napari_mosaik.core.catalogue import (
     ALIGNMENT,
@@ -29,11 +31,13 @@ from napari_mosaik.kinetics import TILE_TIMES_H, tile_curves_um
 from napari_mosaik.kinetics.sensitivity import prior_factors
 from napari_mosaik.predictor import TrainedModel, TrainParams, nearest_tiles, predict
 from napari_mosaik.register import registration_error
+from napari_mosaik.workflow import parallel
 from napari_mosaik.workflow.cohort import train_network
 from napari_mosaik.workflow.drawn_inputs import DrawnInputs, InputSpreadParams
 from napari_mosaik.workflow.predictors import nearest_training_tiles
 from napari_mosaik.workflow.recipe import changed, read_recipe, write_recipe
 from napari_mosaik.workflow.run import CaseContext, run_until
+from napari_mosaik.workflow.steps import step_named
 from napari_mosaik.workflow.steps.align import transform_of
 from napari_mosaik.workflow.steps.input_spread import INPUT_SPREAD_STEP
 from napari_mosaik.workflow.steps.kinetics import DeliveredCurveParams, antigen_share
@@ -324,3 +328,40 @@ def test_outlines_move_as_circles_do():
     assert len(kept) == 1
     # nothing is lost that was not of the least size before
     assert moved_outlines(circles, 0.0, 1e6)[1].tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("step", "slow"),
+    [("predict", ["predict"]), ("input_spread", ["predict"]), ("review", ["metrics_record"])],
+)
+def test_progress_is_told_again_and_again_while_a_network_loads_and_computes(
+    predicted, tmp_path, monkeypatch, step, slow
+):
+    """What takes long goes on only when its progress was told three times."""
+    told, changed = [], threading.Condition()
+
+    def held(function):
+        def run(*args, **kwargs):
+            with changed:
+                assert changed.wait_for(lambda: len(told) >= 3 and len(set(told[-3:])) == 1, 60)
+                told.append("")
+            held_up.append(function.__name__)
+            return function(*args, **kwargs)
+
+        return run
+
+    held_up = []
+    monkeypatch.setattr(parallel, "_REPORT_S", 0.01)
+    monkeypatch.setattr(TrainedModel, "load", held(TrainedModel.load))
+    for name in slow:
+        monkeypatch.setattr(predictor, name, held(getattr(predictor, name)))
+
+    def tell(progress):
+        with changed:
+            told.append(progress.text)
+            changed.notify_all()
+
+    made = step_named(step)
+    params = read_recipe(predicted.root)[step]
+    run_to_end(made.body(CaseContext(predicted, made, tmp_path), params), tell)
+    assert set(held_up) == {*slow} | ({"load"} if step != "review" else set())

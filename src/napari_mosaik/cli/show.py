@@ -92,7 +92,7 @@ class Bar:
                 self._left = TimeLeft()
                 self._bar.reset(self._task, total=1.0)
             self._latest = progress
-            self._left.reach(progress.fraction, progress.found)
+            self._left.reach(progress.fraction, progress.found, progress.text)
             self._tell()
             text = self._text()
             self._bar.update(

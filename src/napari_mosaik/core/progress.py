@@ -145,11 +145,18 @@ def subprogress(
 
 _MIN_SHARE, _MIN_S = 0.005, 1.0
 """Share and time, s, from which a pace can be told."""
+_ROUNDING = 1e-9
+"""A share that is smaller by less has the same value."""
+_OWN_SHARE = 0.05
+"""A part that has gained so much of the whole tells the pace of the rest by itself."""
 
 
 @final
 class TimeLeft:
     """Estimates how long a computation still takes, from the share of it that is done.
+
+    The shares of its parts are rarely those of their times.  So the pace is that of the part in
+    work, and that of the parts before it the less, the more the part in work has gained.
 
     Parameters
     ----------
@@ -158,20 +165,33 @@ class TimeLeft:
     """
 
     def __init__(self, share: float = 0.0) -> None:
-        self._began, self._start, self._share = time.monotonic(), share, share
+        self._part, self._share = "", share
+        self._begin(share)
 
-    def reach(self, share: float, found: bool = False) -> None:
-        """Tell that this share (fraction of 1) is done now.
+    def _begin(self, share: float) -> None:
+        self._began, self._start = time.monotonic(), share
+        self._gained_before = self._spent_before = 0.0
+
+    def reach(self, share: float, found: bool = False, part: str = "") -> None:
+        """Tell that this share (fraction of 1) is done now, in which part of the computation.
 
         What was *found* finished took no time and says nothing about the rest.
         """
-        if share < self._share or found:
-            self._began, self._start = time.monotonic(), share
-        self._share = share
+        if share < self._share - _ROUNDING or found:
+            self._begin(share)
+        elif part != self._part:
+            now = time.monotonic()
+            self._gained_before += share - self._start
+            self._spent_before += now - self._began
+            self._began, self._start = now, share
+        self._share, self._part = share, part
 
     def seconds(self) -> float | None:
         """How long the rest takes at the pace so far, s; None until that can be told."""
         gained, spent = self._share - self._start, time.monotonic() - self._began
-        if gained < _MIN_SHARE or spent < _MIN_S or self._share >= 1:
+        all_gained, all_spent = gained + self._gained_before, spent + self._spent_before
+        if all_gained < _MIN_SHARE or all_spent < _MIN_S or self._share >= 1:
             return None
+        weight = max(0.0, 1.0 - gained / _OWN_SHARE)
+        spent, gained = spent + weight * self._spent_before, gained + weight * self._gained_before
         return (1.0 - self._share) * spent / gained

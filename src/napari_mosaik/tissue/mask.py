@@ -15,7 +15,7 @@ from napari_mosaik.core.corrections import Correction, correction_area
 from napari_mosaik.core.distance import within
 from napari_mosaik.core.frame import Mask
 from napari_mosaik.core.otsu import otsu_bin
-from napari_mosaik.core.progress import checkpoint
+from napari_mosaik.core.progress import checkpoint, reach_of_item
 from napari_mosaik.core.rasterise import rasterise
 from napari_mosaik.core.shapes import AnnotatedShape
 from napari_mosaik.tissue.artefacts import (
@@ -165,6 +165,11 @@ class TissueParams(ArtefactParams):
     )
 
 
+_PADDED, _INKY, _RED, _MARKED = 0.04, 0.1, 0.17, 0.2
+_COUNTED, _SPLIT, _FOUND, _SIZED, _LABELLED = 0.25, 0.28, 0.36, 0.41, 0.47
+"""Shares of the time of `tissue_mask` (fractions of 1) after its stages, on a large slide."""
+
+
 def tissue_mask(
     image: Raster, params: TissueParams | None = None, valid: Mask | None = None
 ) -> Raster:
@@ -209,18 +214,22 @@ def tissue_mask(
         raise InputError(f"the tissue mask needs 8-bit RGB, not {rgb.dtype} {rgb.shape}")
     spacing = image.lattice.spacing_um
     off = _padding(rgb)
+    reach_of_item(_PADDED)
     if params.exclude_ink:
         off |= ink_mask(rgb, spacing, params)
     if valid is not None:
         off |= ~valid
     checkpoint()
+    reach_of_item(_MARKED)
     found = _foreground(rgb, off, params)
     checkpoint()
+    reach_of_item(_FOUND)
     tissue = _without_small(found, params.min_speck_mm2 * 1e6 / image.lattice.sample_area_um2)
     tissue = _grown_and_closed(tissue, spacing, params)
     checkpoint()
     tissue &= ~off
     tissue = _sized(tissue, image.lattice.sample_area_um2, params)
+    reach_of_item(_SIZED)
     if valid is not None:
         tissue &= valid  # filling holes must not bring damaged pixels back
     if not tissue.any():
@@ -348,8 +357,10 @@ def ink_mask(rgb: NDArray[np.uint8], spacing: tuple[float, float], params: Tissu
     *rgb* holds 8-bit levels, (rows, columns, 3); *spacing* is the pixel size, µm.
     """
     ink = np.concatenate([inky(rgb[rows], params) for rows in _bands(rgb.shape[0])])
+    reach_of_item(_INKY)
     ink = _without_small(ink, _MIN_STROKE_UM2 / (spacing[0] * spacing[1]))
     ink |= red_marks(rgb, spacing)[0]
+    reach_of_item(_RED)
     if not ink.any() or params.ink_margin_um == 0:
         return ink
     return within(ink, params.ink_margin_um, spacing)
@@ -428,6 +439,7 @@ def _foreground(rgb: NDArray[np.uint8], off: Mask, params: TissueParams) -> Mask
     grey = np.concatenate([_grey(rgb[rows]) for rows in bands])
     counts = [np.bincount(grey[rows][~off[rows]], minlength=256) for rows in bands]
     histogram = np.sum(counts, axis=0)
+    reach_of_item(_COUNTED)
     if np.count_nonzero(histogram) < 2:
         raise InputError(_NOTHING_FOUND.format(why="the slide has one colour only"))
     threshold = otsu_bin(histogram)
@@ -435,6 +447,7 @@ def _foreground(rgb: NDArray[np.uint8], off: Mask, params: TissueParams) -> Mask
     bright = (grey > threshold) & ~off
     contrast = float(grey[bright].mean() - grey[dark].mean())
     # Noise alone has two classes, too, but they are grey and alike once it is averaged.
+    reach_of_item(_SPLIT)
     smooth = scipy.ndimage.uniform_filter(rgb, (_RIM_PX, _RIM_PX, 0))
     if _saturation(smooth[dark]) < _GREY_SATURATION:
         levels = _grey(smooth)
@@ -534,8 +547,16 @@ def _no_tissue(
     grey = _grey(rgb)
     level, noise = float(np.median(_grey(glass))), max(1.0, float(_grey(glass).std()))
     labels, _ = scipy.ndimage.label(tissue, np.ones((3, 3)))
-    for number, window in enumerate(scipy.ndimage.find_objects(labels), 1):
+    windows = scipy.ndimage.find_objects(labels)
+    areas = np.array([math.prod(part.stop - part.start for part in one) for one in windows], float)
+    done = np.concatenate([[0.0], np.cumsum(areas)]) / max(areas.sum(), 1.0)
+    for number, window in enumerate(windows, 1):
         checkpoint()
+
+        def tell(part: float, first: float = done[number - 1], last: float = done[number]) -> None:
+            reach_of_item(_LABELLED + (1 - _LABELLED) * (first + part * (last - first)))
+
+        tell(0.0)
         around = tuple(slice(max(0, part.start - 8), part.stop + 8) for part in window)
         own = labels[around] == number
         dark = found[around] & own
@@ -544,7 +565,9 @@ def _no_tissue(
         others = off[around] | (tissue[around] & ~own)
         od = -np.log(np.maximum(rgb[around][dark], 1) / white)
         hue = np.median(np.ptp(od, axis=1) / np.maximum(od.max(axis=1), 1e-6))
+        tell(0.35)
         thickness = 2 * scipy.ndimage.distance_transform_edt(dark, sampling=spacing).max()
+        tell(0.55)
         even = float(grey[around][dark].std()) < 1.5 * noise
         edge = _has_edge(grey[around], dark, others, level, unknown=True)
         dust = hue < _COLOURLESS and (even or thickness < _THIN_UM)

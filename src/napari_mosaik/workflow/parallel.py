@@ -9,10 +9,17 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Generator, Iterable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from napari_mosaik.core.artifact import Progress
-from napari_mosaik.core.progress import cancellable, checkpoint, run_to_end, stop_asked
+from napari_mosaik.core.progress import (
+    cancellable,
+    checkpoint,
+    of_this_item,
+    run_to_end,
+    stop_asked,
+)
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -156,15 +163,26 @@ def _on_threads(work: Callable[[T], object], todo: list[T], n: int) -> Iterator[
         runner.join()
 
 
-def beside(work: Callable[[], T], progress: Progress) -> Generator[Progress, None, T]:
-    """Call *work*, which cannot say how far it is, on another thread; its result.
+def beside(
+    work: Callable[[], T], progress: Progress, stop: float | None = None
+) -> Generator[Progress, None, T]:
+    """Call *work*, which yields no progress, on another thread; its result.
 
-    The same *progress* is repeated once a second.  Closing waits for the next checkpoint of *work*.
+    The *progress* is repeated once a second; it moves on to *stop* (fraction of 1) as far as the
+    work tells by `reach_of_item`.  Closing waits for the next checkpoint of *work*.
     """
     found: list[T] = []
+    reached = [0.0]
+    start = progress.fraction
+
+    def one(_: None) -> None:
+        with of_this_item(partial(reached.__setitem__, 0)):
+            found.append(work())
+
     yield progress
-    for _ in _on_threads(lambda _: found.append(work()), [None], 1):
-        yield progress
+    for _ in _on_threads(one, [None], 1):
+        share = start if stop is None else start + (stop - start) * reached[0]
+        yield Progress(share, 1, progress.text)
     return found[0]
 
 

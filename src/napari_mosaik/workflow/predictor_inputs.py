@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Generator, Sequence
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,6 +38,7 @@ from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import FloatArray
 from napari_mosaik.kinetics import CURVE_NAMES, TILE_TIMES_H, curve_columns
 from napari_mosaik.workflow.changes import boxes_of, same
+from napari_mosaik.workflow.parallel import beside
 from napari_mosaik.workflow.step_context import StepContext
 from napari_mosaik.workflow.steps.align import transform_of
 from napari_mosaik.workflow.steps.spatial import label_column
@@ -47,6 +50,7 @@ __all__ = [
     "ALWAYS_READ",
     "OF_SLIDE",
     "PREDICTOR_READS",
+    "checked_model",
     "earlier_prediction",
     "predictor_inputs",
     "tile_inputs",
@@ -179,11 +183,10 @@ def predictor_inputs(
     InputError
         The case lacks a slide or a tile parameter that the network was trained with.
     """
-    yield Progress(0.0, 1, "loading the network library, about 3 s")
-    from napari_mosaik.predictor import TrainedModel, TrainParams, check_card
+    loading = Progress(0.0, 1, "loading the network library, about 3 s")
+    model = yield from beside(partial(checked_model, inputs.model_folder(model_hash)), loading)
+    from napari_mosaik.predictor import TrainParams
 
-    model = TrainedModel.load(inputs.model_folder(model_hash))
-    check_card(model)
     card = model.card
     for part in ("suv_unit", "split"):
         if part not in card:
@@ -192,7 +195,6 @@ def predictor_inputs(
                 "on cases; train one with: napari-mosaik train"
             )
     first, second, third = card["proxies"]
-    yield Progress(0.3, 1, "reading the inputs")
     settings, proxies = TrainParams.parse(card["settings"], "model card"), (first, second, third)
     absent = tuple(card.get("absent", ()))
     for slide, needed in OF_SLIDE.items():
@@ -201,7 +203,8 @@ def predictor_inputs(
                 f"the predictor was trained with {STAIN_TITLES[slide]}, which case "
                 f"{inputs.case_name} lacks; train one without it, on cases that lack it too"
             )
-    return model, tile_inputs(
+    read = partial(
+        tile_inputs,
         inputs.read,
         inputs.case_name,
         inputs.patient,
@@ -210,6 +213,16 @@ def predictor_inputs(
         absent,
         card["features"],
     )
+    return model, (yield from beside(read, Progress(0.3, 1, "reading the inputs")))
+
+
+def checked_model(folder: Path) -> TrainedModel:
+    """The network of a folder; loads its library, which takes seconds the first time."""
+    from napari_mosaik.predictor import TrainedModel, check_card
+
+    model = TrainedModel.load(folder)
+    check_card(model)
+    return model
 
 
 def earlier_prediction(

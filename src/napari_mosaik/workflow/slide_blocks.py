@@ -153,6 +153,7 @@ def sample_tissue(
     n_blocks: int,
     stride: int,
     stage: str = "samples",
+    start: float = 0.0,
     stop: float = 0.05,
     measure: Callable[[Raster], NDArray[Any]] | None = None,
 ) -> Generator[Progress, None, NDArray[Any]]:
@@ -168,8 +169,8 @@ def sample_tissue(
         Working lattice of the slide; (rows, columns) mask of its tissue, of any pixel size.
     n_blocks, stride
         Maximum number of blocks of 256 x 256 pixels; step between sampled pixels.
-    stage, stop
-        Name of the stage in the scratch folder; progress at its end (fraction).
+    stage, start, stop
+        Name of the stage in the scratch folder; progress at its begin and end (fraction).
     measure
         Values (rows, columns, ...) of a block that are sampled; its 8-bit RGB levels if None.
 
@@ -186,7 +187,9 @@ def sample_tissue(
         values = image.values if measure is None else measure(image)
         return {"values": values[::step, ::step][resample_mask(block.core, mask)[::step, ::step]]}
 
-    samples = yield from inputs.blocks(stage, blocks, sample, "estimating the stain", stop=stop)
+    samples = yield from inputs.blocks(
+        stage, blocks, sample, "estimating the stain", start=start, stop=stop
+    )
     empty = np.zeros((0, 3), np.uint8) if measure is None else np.zeros(0)
     return np.concatenate([empty, *samples.column("values")])
 

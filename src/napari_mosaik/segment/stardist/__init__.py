@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from napari_mosaik.segment.stardist.model import (
     NEIGHBOURS_PX,
+    READING_SHARE,
     StarDistNuclei,
     intensity_range,
 )
@@ -22,6 +23,7 @@ from napari_mosaik.segment.stardist.weights import (
 __all__ = [
     "EMBEDDED",
     "NEIGHBOURS_PX",
+    "READING_SHARE",
     "Architecture",
     "StarDistNetwork",
     "StarDistNuclei",

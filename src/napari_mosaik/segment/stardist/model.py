@@ -38,6 +38,7 @@ from napari_mosaik.segment.stardist.weights import StarDistWeights
 
 __all__ = [
     "NEIGHBOURS_PX",
+    "READING_SHARE",
     "Candidates",
     "StarDistNuclei",
     "intensity_range",
@@ -57,7 +58,7 @@ NEIGHBOURS_PX = 64
 """Nuclei up to this size, and those that compete with them, lie within the margin."""
 _SAME_SIZE = 0.01
 _CHECK_S = 0.05
-_READ, _THROUGH, _FOUND = 0.15, 0.85, 0.9
+READING_SHARE, _THROUGH, _FOUND = 0.15, 0.85, 0.9
 """Shares of a block's time (fractions of 1) until it is read, through the network, and joined."""
 _GPU_PIECES = 8
 """So many pieces a side does a GPU compute at once: 1024 x 1536 positions, about 2 GiB."""
@@ -347,7 +348,8 @@ class StarDistNuclei:
         layers, fetch, cores = work.network.layers, work.device.fetch, torch.get_num_threads()
         self._share_cores(cores)
         for row, col, features in work.run(values, scale, cells):
-            reach_of_item(_READ + (_THROUGH - _READ) * min(1.0, row * GRID / shape[0]))
+            done = min(1.0, row * GRID / shape[0])
+            reach_of_item(READING_SHARE + (_THROUGH - READING_SHARE) * done)
             with work.computing():
                 if work.inner_type == torch.float16 and not bool(features.isfinite().all()):
                     raise FloatingPointError

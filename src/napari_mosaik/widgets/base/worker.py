@@ -199,7 +199,7 @@ class Job(QObject):
             self.parts.append(part)
         if part != self._left_of:
             self._left, self._left_of = TimeLeft(progress.fraction), part
-        self._left.reach(progress.fraction, progress.found)
+        self._left.reach(progress.fraction, progress.found, progress.text)
         self._waiting = True
         while not self._going.wait(_PAUSED_S):
             self._check()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +28,7 @@ from napari_mosaik.core.label_lookup import codes_at
 from napari_mosaik.core.params import Params, setting
 from napari_mosaik.core.raster import LabelImage, Raster
 from napari_mosaik.core.uncertainty import normalised_entropy
+from napari_mosaik.workflow.parallel import beside
 from napari_mosaik.workflow.slide_blocks import blocks_with_tissue, resample_mask, stage_on
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.step_context import StepContext
@@ -100,11 +103,11 @@ class ClassReader:
 
 
 def _body(inputs: StepContext, params: ClassParams) -> Generator[Progress, None, Results]:
+    loading = Progress(0.0, 1, "loading the classifier")
+    model = yield from beside(partial(_model, inputs.model_folder(params.model)), loading)
     from napari_mosaik.segment.plausible import class_doubts
-    from napari_mosaik.segment.tissue_models import load_tissue_model
     from napari_mosaik.tissue import StainFit
 
-    model = load_tissue_model(inputs.model_folder(params.model))
     mask, stain = inputs.read(TISSUE["he"]), inputs.read(STAIN_FIT)
     fit = StainFit.from_dict(stain)
     with inputs.slide("he") as slide:
@@ -141,6 +144,13 @@ def _body(inputs: StepContext, params: ClassParams) -> Generator[Progress, None,
             "mean_uncertainty": _mean_uncertainty(probability, codes > 0),
         },
     }
+
+
+def _model(folder: Path) -> TissueModel:
+    """The trained classifier of a folder; loads its library."""
+    from napari_mosaik.segment.tissue_models import load_tissue_model
+
+    return load_tissue_model(folder)
 
 
 def _classified_before(

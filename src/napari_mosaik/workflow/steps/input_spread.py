@@ -9,6 +9,7 @@ of the PET) is drawn in `review`, where it is compared with the prediction.
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,8 @@ from napari_mosaik.core.catalogue import (
 from napari_mosaik.core.frame import FloatArray
 from napari_mosaik.core.table import Table
 from napari_mosaik.workflow.drawn_inputs import SPREAD_SOURCES, DrawnInputs, InputSpreadParams
-from napari_mosaik.workflow.predictor_inputs import ALWAYS_READ, OF_SLIDE
+from napari_mosaik.workflow.parallel import beside
+from napari_mosaik.workflow.predictor_inputs import ALWAYS_READ, OF_SLIDE, checked_model
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.step_context import StepContext
 
@@ -38,6 +40,13 @@ __all__ = ["INPUT_SPREAD_STEP"]
 
 
 def _body(inputs: StepContext, params: InputSpreadParams) -> Generator[Progress, None, Results]:
+    grid, record = inputs.read(TILES), inputs.read(PREDICTION_RECORD)
+    if not params.draws:
+        nothing = dict.fromkeys(SPREAD_SOURCES, np.full(len(grid), np.nan))
+        table = _table(inputs, np.full(len(grid), np.nan), nothing, np.full(len(grid), np.nan))
+        return {INPUT_SPREAD: table, INPUT_SPREAD_RECORD: {"draws": 0, "model": record["model"]}}
+    loading = Progress(0.0, 1, "loading the network library, about 3 s")
+    model = yield from beside(partial(checked_model, inputs.model_folder(record["model"])), loading)
     from napari_mosaik.predictor import (
         TrainedModel,
         TrainParams,
@@ -47,24 +56,21 @@ def _body(inputs: StepContext, params: InputSpreadParams) -> Generator[Progress,
         predict,
     )
 
-    grid, record = inputs.read(TILES), inputs.read(PREDICTION_RECORD)
-    if not params.draws:
-        nothing = dict.fromkeys(SPREAD_SOURCES, np.full(len(grid), np.nan))
-        table = _table(inputs, np.full(len(grid), np.nan), nothing, np.full(len(grid), np.nan))
-        return {INPUT_SPREAD: table, INPUT_SPREAD_RECORD: {"draws": 0, "model": record["model"]}}
-    yield Progress(0.0, 1, "loading the network library, about 3 s")
-    model = TrainedModel.load(inputs.model_folder(record["model"]))
-    yield Progress(0.05, 1, "reading the inputs")
-    drawn = DrawnInputs(inputs, params, model.card)
+    reading = Progress(0.05, 1, "reading the inputs")
+    drawn = yield from beside(partial(DrawnInputs, inputs, params, model.card), reading)
     settings = dict(model.card["settings"])
     settings["members"] = min(params.networks, int(settings["members"]))
     few = TrainedModel(model.weights, {**model.card, "settings": settings})
     device = network_device(TrainParams.parse(settings, "model card"))
     draws = input_draws(params.draws, len(drawn.names), params.seed)
+
+    def predicted(numbers: FloatArray) -> FloatArray:
+        return predict(few, drawn.at(numbers), device=device).suv_norm
+
     found = []
     for number, numbers in enumerate(draws):
-        yield Progress(0.2 + 0.8 * number / len(draws), 1, f"draw {number + 1} of {len(draws)}")
-        found.append(predict(few, drawn.at(numbers), device=device).suv_norm)
+        share, words = 0.2 + 0.8 * number / len(draws), f"draw {number + 1} of {len(draws)}"
+        found.append((yield from beside(partial(predicted, numbers), Progress(share, 1, words))))
     inputs.note(COMPUTED_ON, device.record())
     spread = input_spread(draws, drawn.sources, np.stack(found))
     shares = {name: spread.shares.get(name, np.zeros(len(grid))) for name in SPREAD_SOURCES}

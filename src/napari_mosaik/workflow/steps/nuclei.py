@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import Lattice
 from napari_mosaik.core.raster import LabelImage, Raster
 from napari_mosaik.segment import NucleiParams
-from napari_mosaik.workflow.parallel import give_back_memory, n_workers
+from napari_mosaik.workflow.parallel import beside, give_back_memory, n_workers
 from napari_mosaik.workflow.slide_blocks import (
     BLOCK_PX,
     blocks_with_tissue,
@@ -74,6 +75,10 @@ def _body(inputs: StepContext, params: NucleiParams) -> Generator[Progress, None
         size = NETWORK_BLOCK_PX if is_network else BLOCK_PX
         near = tissue_near(mask, _BESIDE_PX * model.spacing_um) if is_network else mask
         stream = slide.blocks(View(model.spacing_um, model.halo_um), block_px=size)
+        if is_network:
+            from napari_mosaik.segment.stardist import READING_SHARE
+
+            stream.told_share = READING_SHARE
         lattice, blocks = stream.lattices[0], stream.blocks()
         tissue = [block.index for block in blocks_with_tissue(blocks, near)]
 
@@ -152,9 +157,10 @@ def _network(
     inputs: StepContext, slide: Slide, mask: Raster, params: NucleiParams
 ) -> Generator[Progress, None, tuple[NucleiModel, str]]:
     """The network with the intensity range of the slide's tissue."""
+    loading = Progress(0.0, 1, "loading the network library, about 3 s")
+    weights = yield from beside(partial(inputs.nuclei_weights, params.weights), loading)
     from napari_mosaik.segment.stardist import StarDistNuclei, intensity_range
 
-    weights = inputs.nuclei_weights(params.weights)
     lattice = slide.working_lattice(weights.spacing_um)
     pixels = yield from sample_tissue(
         inputs,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ from napari_mosaik.core.text import same_words
 from napari_mosaik.io.case import Case
 from napari_mosaik.io.files import read_json
 from napari_mosaik.workflow.leaks import seen_file
+from napari_mosaik.workflow.parallel import beside
 from napari_mosaik.workflow.predictor_inputs import (
     ALWAYS_READ,
     OF_SLIDE,
@@ -68,7 +70,6 @@ def _body(inputs: StepContext, params: PredictParams) -> Generator[Progress, Non
     from napari_mosaik.predictor import TrainParams, network_device, predict, predict_baselines
     from napari_mosaik.spatial import parameter_map
 
-    yield Progress(0.6, 1, "predicting")
     card, earlier = model.card, None
     settings = TrainParams.parse(card["settings"], "model card")
     if settings.architecture == "tile":
@@ -76,12 +77,15 @@ def _body(inputs: StepContext, params: PredictParams) -> Generator[Progress, Non
     device = network_device(settings)
     if inputs.previous_record().get(COMPUTED_ON) != device.record():
         earlier = None  # computed elsewhere, so all tiles are predicted again
-    prediction = predict(model, tile_data, earlier, device)
+    predicting = partial(predict, model, tile_data, earlier, device)
+    prediction = yield from beside(predicting, Progress(0.6, 1, "predicting"))
     n_changed = len(tile_data) if earlier is None else int(earlier.changed.sum())
     inputs.note(RECOMPUTED, n_changed)
     inputs.note(COMPUTED_ON, device.record())
     columns, about, units = prediction_columns(model, tile_data, prediction)
-    for name, values in predict_baselines(model, tile_data).items():
+    comparing = Progress(0.7, 1, "predicting with the baselines")
+    baselines = yield from beside(partial(predict_baselines, model, tile_data), comparing)
+    for name, values in baselines.items():
         if values is not None:
             columns[f"baseline_{name}"] = values
             about[f"baseline_{name}"] = f"normalised SUV: {card['baselines'][name]['about']}"

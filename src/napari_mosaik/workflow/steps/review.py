@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -30,6 +31,7 @@ from napari_mosaik.core.table import Table
 from napari_mosaik.uptake import tile_uptake
 from napari_mosaik.uptake.body_size import lean_mass_kg
 from napari_mosaik.workflow.leaks import seen_file
+from napari_mosaik.workflow.parallel import beside
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.step_context import StepContext
 from napari_mosaik.workflow.steps.align import low_confidence_warning, transform_of
@@ -75,6 +77,12 @@ class ReviewParams(Params):
 
 
 def _body(inputs: StepContext, params: ReviewParams) -> Generator[Progress, None, Results]:
+    comparing = Progress(0.0, 1, "comparing")
+    return (yield from beside(partial(_compared, inputs, params), comparing))
+
+
+def _compared(inputs: StepContext, params: ReviewParams) -> Results:
+    """The metrics of a case."""
     from napari_mosaik.predictor import TargetScale, held_out_tiles, metrics_record
     from napari_mosaik.predictor.baselines import ABOUT
     from napari_mosaik.spatial import neighbour_mean
@@ -86,7 +94,6 @@ def _body(inputs: StepContext, params: ReviewParams) -> Generator[Progress, None
             f"the measured uptake is in {uptake.unit('suv')}, the prediction in {record['unit']}: "
             "use the same kind of SUV as the training cases"
         )
-    yield Progress(0.5, 1, "comparing")
     target = TargetScale(float(record["target"]["low"]), float(record["target"]["high"]))
     labels = None
     if inputs.has(UPTAKE_CLUSTERS):

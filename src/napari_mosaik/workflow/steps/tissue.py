@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 __all__ = ["FIND_TISSUE"]
 
 _MIN_RED_MM2 = 0.02
-_TISSUE, _SHARPNESS, _ARTEFACTS = 0.08, 0.28, 0.87
+_TISSUE, _SHARPNESS, _ARTEFACTS = 0.06, 0.37, 0.87
 """Shares of a large slide's time (fractions of 1) before each kind is detected."""
 
 
@@ -110,8 +110,10 @@ def _step(stain: str) -> Step[TissueParams]:
             valid = slide.valid_mask(overview.lattice)
             if slide.damage_policy == "skip":
                 inputs.note(DAMAGED, slide.damage_record())
-            detecting = Progress(before + (1 - before) * _TISSUE, 1, "detecting tissue")
-            tissue = yield from beside(partial(tissue_mask, overview, params, valid), detecting)
+            start, stop = (before + (1 - before) * share for share in (_TISSUE, _SHARPNESS))
+            detecting = Progress(start, 1, "detecting tissue")
+            detect = partial(tissue_mask, overview, params, valid)
+            tissue = yield from beside(detect, detecting, stop)
             artefacts = inputs.previous_result(ARTEFACT_MASK[stain], edits, marks)
             if artefacts is None:  # a pass over the slide, on which no correction depends
                 blurred = yield from _blurred(inputs, slide, tissue, params, before)

@@ -26,6 +26,7 @@ from napari_mosaik.core.distance import within
 from napari_mosaik.core.frame import Lattice
 from napari_mosaik.core.raster import LabelImage, Raster
 from napari_mosaik.segment import VesselParams
+from napari_mosaik.workflow.parallel import beside
 from napari_mosaik.workflow.slide_blocks import (
     blocks_with_tissue,
     mask_mm2,
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
     from napari_mosaik.segment.vessels import JoinedObjects, ObjectKind
 
 __all__ = ["FIND_VESSELS"]
+
+_OUTLINED, _SAMPLED = 0.08, 0.12
+"""Shares of the step's time (fractions of 1) after its first two parts, on a large slide."""
 
 
 def _body(inputs: StepContext, params: VesselParams) -> Generator[Progress, None, Results]:
@@ -82,7 +86,7 @@ def _body(inputs: StepContext, params: VesselParams) -> Generator[Progress, None
             )
 
         walls = yield from inputs.stream(
-            "walls", stream, present, find, "finding vessel walls", start=0.1, stop=0.65
+            "walls", stream, present, find, "finding vessel walls", start=_SAMPLED, stop=0.65
         )
     yield Progress(0.65, 1, "joining lumens across blocks")
     max_lumen, min_pixels = pixel_limits(params, lattice.sample_area_um2)
@@ -121,9 +125,9 @@ def _body(inputs: StepContext, params: VesselParams) -> Generator[Progress, None
 
 def _edge(mask: Raster, params: VesselParams) -> Generator[Progress, None, Raster]:
     """Tissue within `VesselParams.edge_um` of its outline, of which the slide's edge is no part."""
-    yield Progress(0, 1, "finding the outline of the tissue")
     inside = np.asarray(mask.values, bool)
-    near = within(~inside, params.edge_um, mask.lattice.spacing_um)
+    find = partial(within, ~inside, params.edge_um, mask.lattice.spacing_um)
+    near = yield from beside(find, Progress(0, 1, "finding the outline of the tissue"))
     return Raster(inside & near, mask.lattice)
 
 
@@ -132,7 +136,9 @@ def _sampled(
 ) -> Generator[Progress, None, SampledPixels]:
     from napari_mosaik.segment.slide_stain import SampledPixels
 
-    pixels = yield from sample_tissue(inputs, slide, lattice, mask, n_blocks=96, stride=4, stop=0.1)
+    pixels = yield from sample_tissue(
+        inputs, slide, lattice, mask, n_blocks=96, stride=4, start=_OUTLINED, stop=_SAMPLED
+    )
     return SampledPixels(pixels)
 
 

@@ -23,6 +23,7 @@ import numpy as np
 
 from napari_mosaik.core import InputError, Lattice, Raster
 from napari_mosaik.core.blocks import Block, margin_px
+from napari_mosaik.core.progress import reach_of_item
 from napari_mosaik.core.window import overlap_slices
 from napari_mosaik.io.slide.read.resample import block_mean
 from napari_mosaik.io.slide.types.tiles import Pixels, RegionUm, StoredLevel, View
@@ -79,6 +80,12 @@ class SlideBlocks:
     region
         Origin and size (row, column) in µm of the part that is wanted; the whole slide if None.
         The lattices are then those of this part, widened to whole samples of every view.
+
+    Attributes
+    ----------
+    told_share
+        Share (fraction of 1) of the work on a block that is done when it is read, which is then
+        told on the way; 0: nothing is told.
     """
 
     def __init__(
@@ -112,6 +119,7 @@ class SlideBlocks:
         grid = [-(-self._shape[a] // self._tile[a]) for a in (0, 1)]
         self._left = np.zeros(grid, np.int32)
         self.expect(range(len(self)))
+        self.told_share = 0.0
 
     def __len__(self) -> int:
         return len(self._parts[0])
@@ -145,7 +153,11 @@ class SlideBlocks:
         """
         rows, cols = self._touched(index)
         tiles = [(i, j) for i in range(rows.start, rows.stop) for j in range(cols.start, cols.stop)]
-        found = {tile: self._get(tile) for tile in tiles}
+        found = {}
+        for tile in tiles:
+            found[tile] = self._get(tile)
+            if self.told_share:
+                reach_of_item(self.told_share * len(found) / len(tiles))
         out = tuple(self._raster(view, part[index], found) for view, part in enumerate(self._parts))
         with self._lock:
             self._left[rows, cols] -= 1
