@@ -2,6 +2,7 @@
 
 import errno
 import os
+import sys
 import threading
 
 import numpy as np
@@ -246,3 +247,21 @@ def test_parallel_work_is_counted_stopped_and_its_error_told():
 
     with pytest.raises(InputError, match="item 3"):
         list(in_parallel(fail, range(1000)))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is one of Linux")
+def test_an_address_space_that_is_too_small_is_refused_before_a_library_aborts(monkeypatch):
+    import resource
+
+    def limited(gib):
+        limit = resource.RLIM_INFINITY if gib is None else int(gib * 2**30)
+        monkeypatch.setattr(resource, "getrlimit", lambda kind: (limit, limit))
+
+    limited(1.0)
+    words = r"ulimit -v, 1.0 GiB\) leaves too little for the network library; allow 3 GiB"
+    with pytest.raises(MosaikError, match=words):
+        parallel.require_address_space(1.0, "the network library")
+    limited(None)
+    parallel.require_address_space(1.0, "the network library")
+    limited(1000)
+    parallel.require_address_space(1.0, "the network library")

@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from napari_mosaik.core.artifact import Progress
@@ -33,6 +34,7 @@ __all__ = [
     "n_workers",
     "on_one_worker",
     "one_blas_thread",
+    "require_address_space",
 ]
 
 T = TypeVar("T")
@@ -86,6 +88,33 @@ def give_back_memory() -> None:
     if sys.platform == "linux":
         # musl has no such function, and needs none.
         getattr(ctypes.CDLL(None), "malloc_trim", lambda pad: 0)(0)
+
+
+def require_address_space(gib: float, what: str) -> None:
+    """Refuse what would end the process without a word, because its address space is limited.
+
+    Compilers and network libraries abort where memory is refused to them.
+
+    Raises
+    ------
+    MosaikError
+        A limit (``ulimit -v``) leaves less than *gib* GiB for *what*.
+    """
+    import sys
+
+    if sys.platform != "linux":
+        return
+    import resource
+
+    from napari_mosaik.core.errors import MosaikError
+
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    if limit != resource.RLIM_INFINITY and limit - used < gib * 2**30:
+        raise MosaikError(
+            f"the memory limit of this process (ulimit -v, {limit / 2**30:.1f} GiB) leaves too "
+            f"little for {what}; allow 3 GiB"
+        )
 
 
 @contextlib.contextmanager

@@ -24,7 +24,12 @@ from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import Lattice
 from napari_mosaik.core.raster import LabelImage, Raster
 from napari_mosaik.segment import NucleiParams
-from napari_mosaik.workflow.parallel import beside, give_back_memory, n_workers
+from napari_mosaik.workflow.parallel import (
+    beside,
+    give_back_memory,
+    n_workers,
+    require_address_space,
+)
 from napari_mosaik.workflow.slide_blocks import (
     BLOCK_PX,
     blocks_with_tissue,
@@ -157,6 +162,7 @@ def _network(
     inputs: StepContext, slide: Slide, mask: Raster, params: NucleiParams
 ) -> Generator[Progress, None, tuple[NucleiModel, str]]:
     """The network with the intensity range of the slide's tissue."""
+    require_address_space(1.0, "the network library")
     loading = Progress(0.0, 1, "loading the network library, about 3 s")
     weights = yield from beside(partial(inputs.nuclei_weights, params.weights), loading)
     from napari_mosaik.segment.stardist import StarDistNuclei, intensity_range

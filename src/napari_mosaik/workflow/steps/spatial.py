@@ -22,6 +22,7 @@ from napari_mosaik.core.progress import map_progress
 from napari_mosaik.core.table import Table
 from napari_mosaik.spatial import AssociationParams, MoranParams
 from napari_mosaik.workflow.changes import changed_columns
+from napari_mosaik.workflow.parallel import require_address_space
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.step_context import StepContext
 
@@ -75,6 +76,7 @@ def _labelled(
     changed: Collection[str] = (),
 ) -> Generator[Progress, None, Table]:
     """Labels, statistics and p-values; those of parameters that did not change are *known*."""
+    require_address_space(0.75, "the compiler of the permutation tests")
     from napari_mosaik.spatial import TileGraph
 
     grid = inputs.read(TILES)
