@@ -222,6 +222,22 @@ def test_memory_goes_back_when_another_case_was_opened(dock: Any, monkeypatch: A
     assert heard.wait(60)
 
 
+def test_memory_goes_back_once_after_layers_were_made(
+    dock: Any, qtbot: Any, monkeypatch: Any
+) -> None:
+    from napari_mosaik.view.spec import LayerSpec, placement_um
+
+    heard: list[int] = []
+    monkeypatch.setattr(case_layers, "give_back_memory", lambda: heard.append(1))
+    monkeypatch.setattr(case_layers, "_GIVE_BACK_MS", 0)
+    for name in ("one", "two"):
+        dock.board.put(LayerSpec(name, "image", np.zeros((4, 4)), placement_um("cd34"), {}))
+    assert not heard
+    qtbot.waitUntil(lambda: bool(heard))
+    assert not dock.board._give_back_soon.isActive()
+    assert heard == [1]
+
+
 def test_the_canvas_is_arranged_once(dock: Any, monkeypatch: Any) -> None:
     viewer, placed = dock.viewer, []
     kind = type(viewer.window._qt_viewer.canvas)

@@ -75,6 +75,8 @@ STAIN_ORDER = (REFERENCE, *(stain for stain in reversed(STAIN_TITLES) if stain !
 _CALM_MS = 400
 """The window prepares what it needs soon when nothing was read for so long."""
 
+_GIVE_BACK_MS = 1000
+"""What making a layer has left goes back so soon after the first one: 8 to 40 MiB each."""
 _WAITS = 100
 """So many turns of the event loop, some ms each, a new case waits for reads of the one before."""
 _FIRST, _FREEZES, _MANY = 3, 8, 60_000
@@ -134,6 +136,9 @@ class CaseLayers(QObject):
         self._prepare_soon.setSingleShot(True)
         self._prepare_soon.timeout.connect(self._prepare)
         self._prepare_soon.start(_CALM_MS)
+        self._give_back_soon = QTimer(self)
+        self._give_back_soon.setSingleShot(True)
+        self._give_back_soon.timeout.connect(_give_back)
         controller.workspace.events.case.connect(self._case_changed)
         controller.workspace.events.reader.connect(self.show_by_hand)
         controller.workspace.events.blind.connect(self._blinded)
@@ -354,7 +359,7 @@ class CaseLayers(QObject):
 
     def _first(self, found: _Found) -> None:
         """Offer all finished results; a layer is created when it is first shown (0.2 s each)."""
-        threading.Thread(target=give_back_memory, daemon=True).start()  # of the case before
+        _give_back()  # of the case before
         self.choices = found[1]
         self._offer(found[0])
         self.changed.emit()
@@ -699,6 +704,8 @@ class CaseLayers(QObject):
             add_hidden(self.viewer, layer, len(self.viewer.layers))
         self._layers[spec.name] = layer
         self.spaces[spec.name] = spec.space
+        if not self._give_back_soon.isActive():
+            self._give_back_soon.start(_GIVE_BACK_MS)
         return layer
 
     def _with_pieces(self, spec: LayerSpec) -> LayerSpec:
@@ -735,6 +742,10 @@ class CaseLayers(QObject):
                     layer.affine = matrices[space]
 
         self.controller.read_for(case, "Registration", partial(_matrices, case), then)
+
+
+def _give_back() -> None:
+    threading.Thread(target=give_back_memory, daemon=True).start()
 
 
 _Found = tuple[list[LayerSpec], dict[str, tuple[str, ...]]]
