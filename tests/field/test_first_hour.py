@@ -391,3 +391,24 @@ def test_a_case_folder_of_any_name_is_the_same_case(case, capsys, name):
     assert {key: one["state"] for key, one in after.items()} == {
         key: one["state"] for key, one in before.items()
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("case (conflicted copy 2024-05-01).toml", "case.toml"),
+        ("case-DESKTOP7.toml", "case.toml"),
+        ("recipe.sync-conflict-20240501-101112-ABC.toml", "recipe.toml"),
+        ("readers/Anna/journal (1).jsonl", "journal.jsonl"),
+        ("case-notes.toml", ""),
+        ("case.toml.bak", ""),
+    ],
+)
+def test_a_conflict_copy_of_a_folder_in_the_cloud_is_named(case, capsys, name, known):
+    (case / name).parent.mkdir(parents=True, exist_ok=True)
+    (case / name).write_text("")
+    code, out, _ = told(capsys, "status", case, "--json")
+    found = [text for text in json.loads(out)["B1"]["warnings"] if "conflict of two" in text]
+    assert code == 0
+    assert found == [text for text in found if text.startswith(f"{name} seems to be a copy of")]
+    assert [f"copy of {known} from" in text for text in found] == [True] * bool(known)

@@ -9,6 +9,7 @@ the chain shows at once in everything that depends on it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +35,12 @@ from napari_mosaik.workflow.step import Step, StepStatus, Word
 from napari_mosaik.workflow.steps import STEPS, maker_of
 
 __all__ = ["CaseStatus", "Looked", "case_status", "cohort_line", "given_sources"]
+
+_COPY: Final = re.compile(
+    r"(case|recipe|journal)(?=.*(?:(?i:conflict|copy|kopie)|\(\d+\)|-[A-Z][A-Z0-9]+))"
+    r".+(\.toml|\.jsonl)"
+)
+"""Names that programs for folders in the cloud give where two computers changed a file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +254,7 @@ class _Resolution:
             return CaseStatus(*known)
         return CaseStatus(
             *known,
-            (*self._lost(), *self._doubts().values()),
+            (*self._lost(), *self._copies(), *self._doubts().values()),
             MappingProxyType(self._doubts()),
         )
 
@@ -274,6 +281,16 @@ class _Resolution:
                 f"the {file_title(key)} is not at {path}; if it was moved: napari-mosaik relink "
                 f"{self.case.root} {key} PATH"
             )
+
+    def _copies(self) -> Iterator[str]:
+        """What a folder in the cloud keeps where two computers changed one file."""
+        root = self.case.root
+        for path in sorted((*root.glob("*.toml"), *root.glob("readers/*/*.jsonl"))):
+            if found := _COPY.fullmatch(path.name):
+                yield (
+                    f"{path.relative_to(root)} seems to be a copy of {''.join(found.groups())} "
+                    "from a conflict of two computers, and is not read; compare both, keep one"
+                )
 
     def _doubts(self) -> dict[str, str]:
         """What is doubtful about the sources that are there, by key."""
