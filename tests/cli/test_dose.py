@@ -115,7 +115,7 @@ def test_activity_goes_out_and_a_dose_map_comes_back(case, tmp_path, capsys):
     text.write_text("no image")
     error = told(capsys, "dose", case, "--dose-map", text)
     assert "dose.txt cannot be used as a dose map, which is a NIfTI in Gy" in error
-    assert "no .nii file" in told(capsys, "dose", case, "--activity-map", tmp_path / "a.txt")
+    assert "not a .nii file" in told(capsys, "dose", case, "--activity-map", tmp_path / "a.txt")
 
 
 def test_organs_limit_an_activity(case, tmp_path, capsys):

@@ -112,7 +112,7 @@ def test_blank_pictures_have_a_clear_answer(what, name, tmp_path, model):
         assert found.record["area_um2"] == 0
     if what == "classes":
         assert found.record["count"] == 1
-        assert "left as it is" in found.record["warnings"][0]
+        assert "not normalised" in found.record["warnings"][0]
     else:
         assert f"no {'vessel' if what == 'vessels' else 'nucleus'} was found" in " ".join(
             found.record["warnings"]

@@ -220,7 +220,7 @@ REVIEW_FIGURES: Final = (
     ),
     ReviewFigure(
         "Error by tissue class",
-        "By the class that most of the tissue of a tile has.",
+        "By the predominant tissue class of each tile.",
         _by_class,
         lambda data: _has_pairs(data) and _share(data) is not None,
     ),

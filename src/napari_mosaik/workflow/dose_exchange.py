@@ -95,7 +95,7 @@ def write_activity(case: Case, name: str, path: Path) -> dict[str, Any]:
         If the plan has no results or several nuclides, or the file is no ``.nii``.
     """
     if path.suffix.lower() != ".nii":
-        raise InputError(f"'{path.name}' is no .nii file: change the name of the file")
+        raise InputError(f"'{path.name}' is not a .nii file: change its name")
     plan = _plan(case, name)
     own = NUCLIDES[_nuclide(name, plan)]
     grid, table = case.store.read(TILES), case.store.read(DOSE)

@@ -883,7 +883,7 @@ class CaseTwin:
         from napari_mosaik.workflow.steps.align import transform_of
 
         if path.suffix.lower() != ".nii":
-            raise InputError(f"'{path.name}' is no .nii file: change the name of the file")
+            raise InputError(f"'{path.name}' is not a .nii file: change its name")
         if not 0 <= at_h <= _CURVE_H[-1]:
             raise InputError(f"the map needs a time of 0 to {_CURVE_H[-1]:g} h, not {at_h:g} h")
         if not any(row.region == "tumour" for row in self.taken):

@@ -158,7 +158,7 @@ def _spread_report(results: CaseResults) -> list[ReportTable]:
             title = f"{section}: SD of the registration along an axis, from {one['from']}"
             rows.append((words, title, number(one["sd_um"], "µm")))
     note = (
-        "Normalised SUV. Inputs are drawn within their errors, the model stays as it is: no "
+        "Normalised SUV. Inputs are drawn within their errors, the model is the same: no "
         "interval, and no error of the model."
     )
     columns = ("of", "figure", "value")
