@@ -250,6 +250,7 @@ class Studio:
             lambda: all(s.word in ("done", "blocked") for s in dock.workspace.states.values())
         )
         dock.board.set_shown("Tissue classes", True)
+        self._scroll_to(dock.annotate.undo)
         self.shoot("loop")
 
     def find_and_correct(self) -> None:

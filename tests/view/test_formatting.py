@@ -127,3 +127,15 @@ def test_a_formula_has_three_significant_digits():
     assert short == "SUV[cm²/mL] = C[Bq/mL] × 1.77 m² / (36.2 MBq × 0.0494)"
     stated = "SUV = value in the file (cm²/mL), not scaled again"
     assert short_formula(stated) == stated
+
+
+def test_a_changed_parameter_names_the_base_of_its_optical_density():
+    from napari_mosaik.view.worth import worth_lines
+
+    change = {"before": 0.391, "after": 0.395, "change": 0.004, "n_changed": 2, "unit": "OD10"}
+    record = {
+        "n_tiles": 2, "seconds": 1.0, "classes": {}, "error": {}, "prediction": {},
+        "clusters": {}, "parameters": {"caix_intensity_od10": change},
+    }  # fmt: skip
+    lines = "\n".join(worth_lines(record))
+    assert "mean in OD (base 10): 0.391 → 0.395 (2 tiles changed)" in lines

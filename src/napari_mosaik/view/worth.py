@@ -10,7 +10,7 @@ import numpy as np
 
 from napari_mosaik.core import Raster, Transform, palette
 from napari_mosaik.view.case_results import transform_to_reference
-from napari_mosaik.view.formatting import count, duration, heading, number, percent
+from napari_mosaik.view.formatting import count, duration, heading, number, percent, unit_words
 from napari_mosaik.view.layers import classes_layer
 from napari_mosaik.view.maps import common_limits, parameter_layer
 from napari_mosaik.view.spec import LayerSpec
@@ -70,7 +70,8 @@ def _tile_rows(record: Mapping[str, Any]) -> list[WorthRow]:
         kinds = ("hot", "cold") if labels["n_changed"] else ()
         rows += [_row(f"{heading(name)}: {kind} tiles", labels[kind], note) for kind in kinds]
     for name, value in record["parameters"].items():
-        unit = "" if value["unit"] == "1" else f" ({value['unit']})"
+        words = unit_words(value["unit"])
+        unit = f" in {words}" if words else ""
         note = f"{count(value['n_changed'], 'tile')} changed"
         if value["n_changed"]:
             rows.append(_row(f"{heading(name)}, mean{unit}", value, note))
