@@ -289,7 +289,7 @@ def _classes(
     areas = np.array([summary["area_mm2"][name] for name in model.classes]) * 1e6
     warnings = list(case.notes["stain"][STAINING]["warnings"])
     if not fit["usable"]:
-        warnings.append(f"the stain of the picture was not normalised: {fit['reason']}")
+        warnings.append(f"the stains were not normalised: {fit['reason']}")
     record = {
         "method": model.name,
         "weights": model.hash,
