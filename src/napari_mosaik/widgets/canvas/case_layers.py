@@ -79,7 +79,7 @@ _GIVE_BACK_MS = 1000
 """What making a layer has left goes back so soon after the first one: 8 to 40 MiB each."""
 _WAITS = 100
 """So many turns of the event loop, some ms each, a new case waits for reads of the one before."""
-_FIRST, _FREEZES, _MANY = 3, 8, 60_000
+_FIRST, _FREEZES, _MANY = 3, 8, 100_000
 """So often the window is frozen at most until the first case, and from its start on; after the
 first case, only if so many objects are there to traverse."""
 _DUE = 10

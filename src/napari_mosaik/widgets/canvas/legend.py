@@ -253,11 +253,12 @@ class _Row(QFrame):
         return self._layer is board.layer(self._name) and self._legend == board.legend(self._name)
 
     def part(self) -> None:
-        """Disconnect from the layer."""
+        """Disconnect from the layer, and let go of it."""
         if self.scale is not None:
             self.scale.part()
         for signal in self._signals():
             signal.disconnect(self._follow)
+        self._layer = None  # this row is deleted in a later turn
 
     def _signals(self) -> list[Any]:
         if self._layer is None:

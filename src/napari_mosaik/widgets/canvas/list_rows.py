@@ -76,7 +76,8 @@ def any_dismissed(viewer: napari.Viewer) -> bool:
 def remove_dismissed(viewer: napari.Viewer) -> Iterator[None]:
     """Remove the layers that were dismissed, one after another."""
     while left := [layer for layer in viewer.layers if _DISMISSED in layer.metadata]:
-        remove_hidden(viewer, left[-1])
+        remove_hidden(viewer, left.pop())
+        left.clear()  # what waits for its next turn holds no layer
         yield
 
 
