@@ -128,6 +128,8 @@ def test_the_time_left_follows_the_pace_since_what_was_found_finished(monkeypatc
     now[0] += 10.0
     left.reach(0.7)
     assert left.seconds() == pytest.approx(30.0)
+    left.reach(0.7 - 1e-15)  # a sum of shares that was rounded is no new beginning
+    assert left.seconds() == pytest.approx(30.0)
     left.reach(0.1)  # another part begins
     assert left.seconds() is None
     left.reach(1.0)
