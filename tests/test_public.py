@@ -66,3 +66,13 @@ def test_a_public_name_is_there_and_documented(place, name):
 def test_an_unknown_name_is_refused():
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         import_module("napari_mosaik").nothing  # noqa: B018
+
+
+def test_the_rows_of_a_tile_can_be_the_first_that_is_imported():
+    """As by `tile` and `predict`: no module of the steps is loaded then."""
+    import subprocess
+    import sys
+
+    command = [sys.executable, "-c", "import napari_mosaik.view.tile_data"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
