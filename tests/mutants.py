@@ -569,15 +569,23 @@ def faults() -> list[Fault]:
         "workflow/steps/review.py",
         "tests/workflow/test_review_step.py",
         ('target.normalise(uptake["suv"], clip=False)', 'target.normalise(uptake["suv"])'),
+        ('if not record["shared_patient"]:', "if False:"),
+        ("uses_test_pet=(NEIGHBOURS,)", "uses_test_pet=()"),
+        ('record["seen_in_training"] or bool(seen)', 'record["seen_in_training"]'),
+        ('np.asarray(table["out_of_range"]).sum()', 'np.asarray(table["out_of_range"]).size'),
+    )
+    found += _of(
+        "predictor/uncertainty.py",
+        "tests/workflow/test_review_step.py",
         (
             "np.percentile(errors.mean(axis=1), [5.0, 95.0])",
             "np.percentile(errors.mean(axis=1), [2.5, 97.5])",
         ),
         ("errors.mean(axis=1)", "errors[:, 0] * 2"),
-        ('if not record["shared_patient"]:', "if False:"),
-        ("uses_test_pet=(NEIGHBOURS,)", "uses_test_pet=()"),
-        ('record["seen_in_training"] or bool(seen)', 'record["seen_in_training"]'),
-        ('np.asarray(table["out_of_range"]).sum()', 'np.asarray(table["out_of_range"]).size'),
+    )
+    found += _of(
+        "uptake/body_size.py",
+        "tests/workflow/test_review_step.py",
         ("return float(factor**0.425)  # Du Bois", "return float(factor)"),
     )
     found += _of(

@@ -1,5 +1,6 @@
 """The house stays in order: one name one meaning, no circles, the words of the field, size."""
 
+import ast
 import sys
 from pathlib import Path
 
@@ -29,6 +30,21 @@ LINES_NOW = 117_850
 
 def test_the_package_does_not_grow(house):
     assert house.lines() <= LINES_NOW
+
+
+STEP_LINES, STEP_PART_LINES = 250, 120
+"""A step says which science on which results; a longer one computes, which belongs to a science."""
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "src/napari_mosaik/workflow/steps").glob("*.py")), ids=lambda p: p.stem
+)
+def test_a_step_leaves_the_computing_to_the_sciences(path):
+    text = path.read_text("utf-8")
+    assert text.count("\n") <= STEP_LINES
+    for part in ast.walk(ast.parse(text)):
+        if isinstance(part, ast.FunctionDef | ast.ClassDef):
+            assert part.end_lineno - part.lineno < STEP_PART_LINES, part.name
 
 
 def written(tmp_path, files):

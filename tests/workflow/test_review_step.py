@@ -29,11 +29,12 @@ from napari_mosaik.core.table import Table
 from napari_mosaik.predictor import block_split, tiles_digest
 from napari_mosaik.predictor.baselines import ABOUT
 from napari_mosaik.register import Alignment
-from napari_mosaik.uptake.body_size import lean_mass_kg
+from napari_mosaik.uptake.body_size import lean_mass_kg, suv_weight_factor
 from napari_mosaik.workflow.cohort import scanner_width_um
 from napari_mosaik.workflow.held_out_block import cut_block
 from napari_mosaik.workflow.steps import maker_of, review, step_named
-from napari_mosaik.workflow.steps.review import REVIEW, ReviewParams
+from napari_mosaik.workflow.steps.review import REVIEW
+from napari_mosaik.workflow.suv import ReviewParams
 
 N = 36
 LOW, HIGH = 2.0, 4.0
@@ -246,25 +247,20 @@ def test_what_moves_the_measured_uptake_is_drawn():
 
 
 @pytest.mark.parametrize(
-    ("record", "factor"),
+    ("kind", "terms", "factor"),
     [
-        ({"kind": "bsa"}, 1.1**0.425),
-        ({"kind": "bw"}, 1.1),
-        ({"kind": "lbm"}, 1.1),  # nothing is known of the patient
+        ("bsa", {}, 1.1**0.425),
+        ("bw", {}, 1.1),
+        ("lbm", {}, 1.1),  # nothing is known of the patient
         (
-            {
-                "kind": "lbm",
-                "terms": [
-                    {"name": name, "value": value}
-                    for name, value in (("weight_kg", 70.0), ("height_cm", 170.0), ("sex", "F"))
-                ],
-            },
+            "lbm",
+            {"weight_kg": 70.0, "height_cm": 170.0, "sex": "F"},
             lean_mass_kg(77.0, 170.0, "F") / lean_mass_kg(70.0, 170.0, "F"),
         ),
     ],
 )
-def test_another_weight_changes_the_suv_by_its_kind(record, factor):
-    assert review._weight_factor(record, 1.1) == pytest.approx(factor)
+def test_another_weight_changes_the_suv_by_its_kind(kind, terms, factor):
+    assert suv_weight_factor(kind, terms, 1.1) == pytest.approx(factor)
 
 
 def test_only_the_tiles_of_the_test_block_count():

@@ -57,6 +57,7 @@ from .uncertainty import (
     draw_errors,
     held_out_cases,
     interval_metrics,
+    slide_mean_interval,
     with_intervals,
 )
 
@@ -114,6 +115,7 @@ __all__ = [
     "predict",
     "predict_baselines",
     "random_split",
+    "slide_mean_interval",
     "stack_fractions",
     "tiles_digest",
     "train",

@@ -47,9 +47,12 @@ __all__ = [
     "interval_metrics",
     "interval_score",
     "prediction_intervals",
+    "slide_mean_interval",
     "with_intervals",
 ]
 
+_MEAN_DRAWS: Final = 500
+"""Error fields drawn for the interval of a slide's mean."""
 LEVEL: Final = 0.9
 """Share of tiles, or of blocks, that an interval holds."""
 BLOCK_TILES: Final = 7
@@ -506,6 +509,29 @@ def draw_errors(
         field = np.fft.ifft2(np.sqrt(power) * noise).real
         found[number] = fields["sd"] * field[at[:, 0], at[:, 1]]
     return found + fields["case_sd"] * rng.standard_normal((n, 1))
+
+
+def slide_mean_interval(
+    fields: Mapping[str, float],
+    cells: ArrayLike,
+    pitch_um: tuple[float, float],
+    measured: ArrayLike,
+    predicted: ArrayLike,
+) -> dict[str, float]:
+    """Mean of the n tiles as ``measured`` and ``predicted``, normalised SUV, and its 90 % interval.
+
+    ``low`` and ``high`` come from error fields of the whole slide; *fields*, *cells* (n, 2) and
+    *pitch_um* as for `draw_errors`, *measured* and *predicted* (n,) without NaN.
+    """
+    errors = draw_errors(fields, cells, pitch_um, _MEAN_DRAWS)
+    low, high = np.percentile(errors.mean(axis=1), [5.0, 95.0])
+    mean = float(np.mean(np.asarray(predicted, float)))
+    return {
+        "measured": float(np.asarray(measured, float).mean()),
+        "predicted": mean,
+        "low": mean + float(low),
+        "high": mean + float(high),
+    }
 
 
 def with_intervals(model: TrainedModel, cases: Sequence[HeldOutCase]) -> TrainedModel:

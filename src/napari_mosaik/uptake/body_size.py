@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from napari_mosaik.core.errors import InputError
 
-__all__ = ["LeanFormula", "du_bois_bsa_m2", "lean_mass_kg"]
+__all__ = ["LeanFormula", "du_bois_bsa_m2", "lean_mass_kg", "suv_weight_factor"]
 
 LeanFormula = Literal["janmahasatian", "james"]
 
@@ -111,3 +112,17 @@ def lean_mass_kg(
             f"{height:g} cm; use lean_formula 'janmahasatian'"
         )
     return float(lean)
+
+
+def suv_weight_factor(kind: str, terms: Mapping[str, Any], factor: float) -> float:
+    """What a body weight that differs by a factor does to an SUV of a kind, dimensionless.
+
+    *terms* are those of the SUV by name; the lean mass is Janmahasatian's, and without height and
+    sex the SUV by lean mass changes as the weight does.
+    """
+    if kind == "bsa":
+        return float(factor**0.425)  # Du Bois
+    weight, height, sex = (terms.get(name) for name in ("weight_kg", "height_cm", "sex"))
+    if kind != "lbm" or not (weight and height and sex in ("M", "F", "O")):
+        return factor
+    return lean_mass_kg(weight * factor, height, sex) / lean_mass_kg(weight, height, sex)

@@ -1,17 +1,25 @@
-"""Cases that hold the same slide or PET, whatever their names, and cases of one name."""
+"""Cases that hold the same slide or PET, whatever their names, and what a model knows of a case."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 from napari_mosaik.core.artifact import Source
 from napari_mosaik.core.catalogue import PET, SLIDES
 from napari_mosaik.core.errors import InputError, MosaikError
 from napari_mosaik.io.case import Case
 
-__all__ = ["case_labels", "labels_of", "refuse_shared_sources", "seen_file", "source_contents"]
+__all__ = [
+    "case_labels",
+    "development_warning",
+    "known_to_model",
+    "labels_of",
+    "refuse_shared_sources",
+    "seen_file",
+    "source_contents",
+]
 
 _SOURCES: Final = (*SLIDES.values(), PET)
 
@@ -73,6 +81,24 @@ def seen_file(own: Mapping[str, str], training: Mapping[str, Mapping[str, str]])
             if content in own.values():
                 return f"the {about.get(name, name)} of case {case}"
     return ""
+
+
+def known_to_model(seen: str, block: Mapping[str, Any]) -> list[str]:
+    """What a model knows of a case: the file of `seen_file`, or the rest around a test block."""
+    if block:
+        return [
+            f"only the {block['n_test']} tiles of the test block count, {block['guard']} tiles or "
+            f"more from the {block['n_train']} that trained; {block['n_between']} in between do not"
+        ]
+    return [f"the predictor was trained with {seen}, which this case holds"] if seen else []
+
+
+def development_warning(case: str) -> str:
+    """What it means for the error that the measured uptake ranked or preceded corrections."""
+    return (
+        f"case {case} is a development case: its measured uptake ranked the review queue or was "
+        "shown before a correction, so its prediction error is optimistic"
+    )
 
 
 def _content(case: Case, source: Source) -> str:

@@ -78,10 +78,10 @@ from napari_mosaik.segment.training_pixels import class_codes, class_list
 from napari_mosaik.tissue import ARTEFACT_NAMES
 from napari_mosaik.workflow.annotations import open_marks, withheld_class_map
 from napari_mosaik.workflow.case_status import CaseStatus, case_status
+from napari_mosaik.workflow.leaks import development_warning
 from napari_mosaik.workflow.recipe import read_recipe
 from napari_mosaik.workflow.steps import maker_of
 from napari_mosaik.workflow.steps.align import transform_of
-from napari_mosaik.workflow.steps.review import development_warning
 
 __all__ = [
     "RANKINGS",

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 import numpy as np
+from numpy.typing import ArrayLike
 from pydantic import ValidationError
 
-from napari_mosaik.core.catalogue import PET, SUV, UPTAKE
+from napari_mosaik.core.catalogue import ALIGNMENT, PET, SUV, SUV_RECORD, TILES, UPTAKE
 from napari_mosaik.core.errors import InputError
-from napari_mosaik.core.frame import FloatArray
-from napari_mosaik.core.params import Params
+from napari_mosaik.core.frame import FloatArray, Transform
+from napari_mosaik.core.params import Params, setting
 from napari_mosaik.core.pet_records import (
     InjectionRecord,
     PetHeader,
@@ -32,12 +34,17 @@ from napari_mosaik.uptake import (
     SuvTerms,
     combine_terms,
     implausible,
+    tile_uptake,
     to_suv,
 )
+from napari_mosaik.uptake.body_size import suv_weight_factor
 from napari_mosaik.uptake.suv import SUV_UNITS
+from napari_mosaik.workflow.step_context import StepContext
+from napari_mosaik.workflow.steps.align import transform_of
 
 if TYPE_CHECKING:
     from napari_mosaik.io.case import Case
+    from napari_mosaik.predictor import TargetScale
 
 WIDEST_FWHM_MM: Final = (0.1, 20.0)
 """Resolution that a case may state, mm."""
@@ -47,10 +54,12 @@ PLAUSIBLE_FWHM_MM: Final = (0.5, 8.0)
 _MAX_UNEVEN: Final = 1.1
 """Factors of slices of one scan that differ by more are those of two scans."""
 _PLAUSIBLE_MAXIMUM: Final = (0.01, 2e3)
+_MEASURED_SOURCES: Final = ("registration", "registration", "dose", "weight")
 _BY: Final = {"bsa": "body surface area", "bw": "body weight", "lbm": "lean body mass"}
 
 __all__ = [
     "TERM_ITEMS",
+    "ReviewParams",
     "check_suv_unit",
     "check_terms",
     "doubtful_maximum",
@@ -58,6 +67,7 @@ __all__ = [
     "injection_record",
     "is_pet_file",
     "item_title",
+    "measured_spread",
     "resolution_mm",
     "resolution_problem",
     "scaled_statistics",
@@ -349,3 +359,78 @@ def _masks(
             f"the mask {path.name} does not match the voxels of the PET; give one of the same shape"
         )
     return masks
+
+
+class ReviewParams(Params):
+    """Settings of the comparison: how far the measured SUV is known."""
+
+    draws: int = setting(
+        16, "Draws of dose, weight and registration of the PET; 0: none.", ge=0, le=2000
+    )
+    registration: Literal["own", "voxel"] = setting(
+        "own",
+        "Error of the registration of the PET: as estimated (one voxel without an estimate), "
+        "or always one voxel to each side.",
+        choices={"own": "as the registration states", "voxel": "one voxel to each side"},
+    )
+    dose_error: float = setting(
+        0.05,
+        "Relative SD of the dose and of the calibration of the scanner.",
+        label="Dose",
+        ge=0,
+        le=1,
+    )
+    weight_error: float = setting(
+        0.02, "Relative SD of the body weight.", label="Weight", ge=0, le=0.5
+    )
+    seed: int = setting(0, "Random seed of the draws.", ge=0, advanced=True)
+
+
+def measured_spread(
+    inputs: StepContext, params: ReviewParams, target: TargetScale, predicted: ArrayLike
+) -> dict[str, Any] | None:
+    """How far the measured SUV is known, and what that means for the error; None without draws.
+
+    Each draw moves the PET, and multiplies the SUV as another dose and weight would.
+    *predicted* (n,), normalised SUV, is NaN where a tile does not count.  ``mae`` and ``r2`` are
+    the range (90 %) of the errors against the drawn measurements: how much depends on the PET, and
+    no interval of the error.
+    """
+    from napari_mosaik.predictor import input_draws, input_spread
+    from napari_mosaik.predictor.metrics import mae, r2
+    from napari_mosaik.register import registration_error
+
+    if not params.draws or not (inputs.has(SUV) and inputs.has(SUV_RECORD)):
+        return None
+    grid, suv, record = inputs.read(TILES), inputs.read(SUV), inputs.read(SUV_RECORD)
+    document = inputs.read(ALIGNMENT["pet"])
+    to_reference, frame = transform_of(document), grid.lattice.frame
+    voxel_um = max(suv.lattice.spacing_um) * to_reference.scale
+    error = registration_error(document, voxel_um, params.registration)
+    kind = str(record.get("kind", ""))
+    terms = {term["name"]: term["value"] for term in record.get("terms", ())}
+    draws = input_draws(params.draws, len(_MEASURED_SOURCES), params.seed)
+    found = []
+    for row, column, dose, weight in draws:
+        shift = Transform.similarity(
+            frame, frame, shift_um=(error["sd_um"] * row, error["sd_um"] * column)
+        )
+        factor = math.exp(-params.dose_error * dose) * suv_weight_factor(
+            kind, terms, math.exp(params.weight_error * weight)
+        )
+        value = tile_uptake(suv, grid, to_reference.then(shift)) * factor
+        found.append(target.normalise(value, clip=False))
+    drawn = np.stack(found)
+    errors = {
+        name: np.percentile([function(one, predicted) for one in drawn], [5.0, 95.0])
+        for name, function in (("mae", mae), ("r2", r2))
+    }
+    return {
+        "draws": params.draws,
+        "seed": params.seed,
+        "registration": error,
+        "dose_error": params.dose_error,
+        "weight_error": params.weight_error,
+        **input_spread(draws, _MEASURED_SOURCES, drawn).summary(),
+        **{name: {"low": float(low), "high": float(high)} for name, (low, high) in errors.items()},
+    }

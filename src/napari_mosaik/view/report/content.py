@@ -49,9 +49,9 @@ from napari_mosaik.view.report.validation import SPACING_SOURCES, case_checks
 from napari_mosaik.view.tile_data import prediction_gaps
 from napari_mosaik.workflow.case_status import case_status
 from napari_mosaik.workflow.cohort import DEFAULT_FWHM_MM
+from napari_mosaik.workflow.leaks import development_warning
 from napari_mosaik.workflow.segmentation_qa import qa_records
 from napari_mosaik.workflow.steps import STEPS
-from napari_mosaik.workflow.steps.review import development_warning
 from napari_mosaik.workflow.twin import begun_twin
 
 __all__ = ["case_report", "gather_report", "qa_line", "qa_table", "write_case_report"]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Generator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -25,55 +24,22 @@ from napari_mosaik.core.catalogue import (
     UPTAKE_CLUSTERS,
 )
 from napari_mosaik.core.errors import InputError
-from napari_mosaik.core.frame import FloatArray, Transform
-from napari_mosaik.core.params import Params, setting
+from napari_mosaik.core.frame import FloatArray
 from napari_mosaik.core.table import Table
-from napari_mosaik.uptake import tile_uptake
-from napari_mosaik.uptake.body_size import lean_mass_kg
-from napari_mosaik.workflow.leaks import seen_file
+from napari_mosaik.workflow.leaks import development_warning, known_to_model, seen_file
 from napari_mosaik.workflow.parallel import beside
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.step_context import StepContext
-from napari_mosaik.workflow.steps.align import low_confidence_warning, transform_of
+from napari_mosaik.workflow.steps.align import low_confidence_warning
 from napari_mosaik.workflow.steps.predict import INTERVAL_COLUMNS
 from napari_mosaik.workflow.steps.spatial import uptake_classes
-from napari_mosaik.workflow.suv import check_suv_unit
+from napari_mosaik.workflow.suv import ReviewParams, check_suv_unit, measured_spread
 
-if TYPE_CHECKING:
-    from napari_mosaik.predictor import TargetScale
-
-__all__ = ["REVIEW", "ReviewParams", "development_warning"]
+__all__ = ["REVIEW"]
 
 _PREFIX = "baseline_"
-_DRAWS = 500
-"""Error fields drawn for the interval of the slide's mean."""
 NEIGHBOURS = "neighbour_idw"
 """Upper reference: what the measured uptake of the neighbouring tiles says of a tile."""
-
-
-class ReviewParams(Params):
-    """Settings of the comparison: how far the measured SUV is known."""
-
-    draws: int = setting(
-        16, "Draws of dose, weight and registration of the PET; 0: none.", ge=0, le=2000
-    )
-    registration: Literal["own", "voxel"] = setting(
-        "own",
-        "Error of the registration of the PET: as estimated (one voxel without an estimate), "
-        "or always one voxel to each side.",
-        choices={"own": "as the registration states", "voxel": "one voxel to each side"},
-    )
-    dose_error: float = setting(
-        0.05,
-        "Relative SD of the dose and of the calibration of the scanner.",
-        label="Dose",
-        ge=0,
-        le=1,
-    )
-    weight_error: float = setting(
-        0.02, "Relative SD of the body weight.", label="Weight", ge=0, le=0.5
-    )
-    seed: int = setting(0, "Random seed of the draws.", ge=0, advanced=True)
 
 
 def _body(inputs: StepContext, params: ReviewParams) -> Generator[Progress, None, Results]:
@@ -108,7 +74,7 @@ def _compared(inputs: StepContext, params: ReviewParams) -> Results:
         counted = held_out_tiles(grid.cells, block)
     measured = np.where(counted, measured, np.nan)
     predicted = np.where(counted, np.asarray(table["suv_norm"], float), np.nan)
-    spread = _measured_spread(inputs, params, target, predicted)
+    spread = measured_spread(inputs, params, target, predicted)
     seen = seen_file(inputs.source_contents(), record.get("training_files", {}))
     # None: the training lacks what it reads
     known, columns = set(table), {name: _PREFIX + name for name in ABOUT}
@@ -147,7 +113,7 @@ def _compared(inputs: StepContext, params: ReviewParams) -> Results:
             "input_spread": (
                 inputs.read(INPUT_SPREAD_RECORD) if inputs.has(INPUT_SPREAD_RECORD) else None
             ),
-            "warnings": [*record["warnings"], *_leaks(seen, block), *_warnings(inputs)],
+            "warnings": [*record["warnings"], *known_to_model(seen, block), *_warnings(inputs)],
         },
     )
     metrics["agreement"] |= _effective_sizes(measured, table["suv_norm"], grid.centres_um)
@@ -179,80 +145,6 @@ def _effective_sizes(
     return dict(plain_record(sizes))
 
 
-def _measured_spread(
-    inputs: StepContext, params: ReviewParams, target: TargetScale, predicted: ArrayLike
-) -> dict[str, Any] | None:
-    """How far the measured SUV is known, and what that means for the error; None without draws.
-
-    Each draw moves the PET, and multiplies the SUV as another dose and weight would.
-    *predicted* (n,), normalised SUV, is NaN where a tile does not count.  ``mae`` and ``r2`` are
-    the range (90 %) of the errors against the drawn measurements: how much depends on the PET, and
-    no interval of the error.
-    """
-    from napari_mosaik.predictor import input_draws, input_spread
-    from napari_mosaik.predictor.metrics import mae, r2
-    from napari_mosaik.register import registration_error
-
-    if not params.draws or not (inputs.has(SUV) and inputs.has(SUV_RECORD)):
-        return None
-    grid, suv, record = inputs.read(TILES), inputs.read(SUV), inputs.read(SUV_RECORD)
-    document = inputs.read(ALIGNMENT["pet"])
-    to_reference, frame = transform_of(document), grid.lattice.frame
-    voxel_um = max(suv.lattice.spacing_um) * to_reference.scale
-    error = registration_error(document, voxel_um, params.registration)
-    draws = input_draws(params.draws, len(_MEASURED_SOURCES), params.seed)
-    found = []
-    for row, column, dose, weight in draws:
-        shift = Transform.similarity(
-            frame, frame, shift_um=(error["sd_um"] * row, error["sd_um"] * column)
-        )
-        factor = math.exp(-params.dose_error * dose) * _weight_factor(
-            record, math.exp(params.weight_error * weight)
-        )
-        value = tile_uptake(suv, grid, to_reference.then(shift)) * factor
-        found.append(target.normalise(value, clip=False))
-    drawn = np.stack(found)
-    errors = {
-        name: np.percentile([function(one, predicted) for one in drawn], [5.0, 95.0])
-        for name, function in (("mae", mae), ("r2", r2))
-    }
-    return {
-        "draws": params.draws,
-        "seed": params.seed,
-        "registration": error,
-        "dose_error": params.dose_error,
-        "weight_error": params.weight_error,
-        **input_spread(draws, _MEASURED_SOURCES, drawn).summary(),
-        **{name: {"low": float(low), "high": float(high)} for name, (low, high) in errors.items()},
-    }
-
-
-_MEASURED_SOURCES = ("registration", "registration", "dose", "weight")
-
-
-def _weight_factor(record: Mapping[str, Any], factor: float) -> float:
-    """What another body weight does to an SUV of the record's kind."""
-    if record.get("kind") == "bsa":
-        return float(factor**0.425)  # Du Bois
-    terms = {term["name"]: term["value"] for term in record.get("terms", ())}
-    weight, height, sex = (terms.get(name) for name in ("weight_kg", "height_cm", "sex"))
-    if record.get("kind") != "lbm" or not (weight and height and sex in ("M", "F", "O")):
-        return factor
-    lean = (lean_mass_kg(kg, height, sex) for kg in (weight * factor, weight))
-    drawn, stated = lean
-    return drawn / stated
-
-
-def _leaks(seen: str, block: Mapping[str, Any]) -> list[str]:
-    """What the model knows of the case."""
-    if block:
-        return [
-            f"only the {block['n_test']} tiles of the test block count, {block['guard']} tiles or "
-            f"more from the {block['n_train']} that trained; {block['n_between']} in between do not"
-        ]
-    return [f"the predictor was trained with {seen}, which this case holds"] if seen else []
-
-
 def _intervals(
     inputs: StepContext, table: Table, record: Mapping[str, Any], measured: FloatArray
 ) -> dict[str, Any]:
@@ -260,7 +152,7 @@ def _intervals(
 
     A kind that could not be calibrated is None; the notes say why there is no interval at all.
     """
-    from napari_mosaik.predictor import draw_errors, interval_metrics
+    from napari_mosaik.predictor import interval_metrics, slide_mean_interval
 
     found: dict[str, Any] = dict.fromkeys(INTERVAL_COLUMNS)  # None: too few to calibrate
     calibrated = record.get("intervals")
@@ -281,15 +173,9 @@ def _intervals(
     use = np.isfinite(measured) & np.isfinite(np.asarray(table["suv_norm"], float))
     found |= interval_metrics(measured, limits, grid.cells)
     if use.any():
-        errors = draw_errors(calibrated["fields"], grid.cells[use], pitch, _DRAWS)
-        low, high = np.percentile(errors.mean(axis=1), [5.0, 95.0])
-        predicted = float(np.mean(np.asarray(table["suv_norm"], float)[use]))
-        found["slide_mean"] = {
-            "measured": float(measured[use].mean()),
-            "predicted": predicted,
-            "low": predicted + float(low),
-            "high": predicted + float(high),
-        }
+        found["slide_mean"] = slide_mean_interval(
+            calibrated["fields"], grid.cells[use], pitch, measured[use], table["suv_norm"][use]
+        )
     return {**found, "notes": notes}
 
 
@@ -298,14 +184,6 @@ def _warnings(inputs: StepContext) -> list[str]:
     warning = low_confidence_warning(inputs.read(ALIGNMENT["pet"]), f"{inputs.case_name}: the PET")
     optimistic = development_warning(inputs.case_name) if inputs.has(DEVELOPMENT) else ""
     return [text for text in (warning, optimistic) if text]
-
-
-def development_warning(case: str) -> str:
-    """What it means for the error that the measured uptake ranked or preceded corrections."""
-    return (
-        f"case {case} is a development case: its measured uptake ranked the review queue or was "
-        "shown before a correction, so its prediction error is optimistic"
-    )
 
 
 REVIEW = Step(
