@@ -257,7 +257,7 @@ def faults() -> list[Fault]:
     found += _of(
         "learning/devices.py",
         "tests/predictor/test_devices.py",
-        ("if not _is_out_of_memory(error):", "if False:"),
+        ("if not is_out_of_memory(error):", "if False:"),
         ("self.batch_size //= 2", "self.batch_size = 1"),
         ('"backend out of memory" in str(error)', "False"),
         ("            moved()\n", "            pass\n"),

@@ -32,7 +32,7 @@ from napari_mosaik.register import Alignment
 from napari_mosaik.uptake.body_size import lean_mass_kg, suv_weight_factor
 from napari_mosaik.workflow.cohort import scanner_width_um
 from napari_mosaik.workflow.held_out_block import cut_block
-from napari_mosaik.workflow.steps import maker_of, review, step_named
+from napari_mosaik.workflow.steps import maker_of, step_named
 from napari_mosaik.workflow.steps.review import REVIEW
 from napari_mosaik.workflow.suv import ReviewParams
 

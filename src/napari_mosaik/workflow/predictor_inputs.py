@@ -36,6 +36,7 @@ from napari_mosaik.core.catalogue import (
 )
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import FloatArray
+from napari_mosaik.io.files import read_json
 from napari_mosaik.kinetics import CURVE_NAMES, TILE_TIMES_H, curve_columns
 from napari_mosaik.workflow.changes import boxes_of, same
 from napari_mosaik.workflow.parallel import beside
@@ -44,12 +45,15 @@ from napari_mosaik.workflow.steps.align import transform_of
 from napari_mosaik.workflow.steps.spatial import label_column
 
 if TYPE_CHECKING:
+    from napari_mosaik.io.case import Case
     from napari_mosaik.predictor import EarlierPrediction, TileInputs, TrainedModel, TrainParams
+    from napari_mosaik.tissue.grid import TileParams
 
 __all__ = [
     "ALWAYS_READ",
     "OF_SLIDE",
     "PREDICTOR_READS",
+    "check_tiles",
     "checked_model",
     "earlier_prediction",
     "predictor_inputs",
@@ -263,3 +267,30 @@ def earlier_prediction(
         changed |= ~same(np.asarray(kinetics[name]), np.asarray(now[name]))
     probability = np.stack([table[f"class_{i}"] for i in range(5)], axis=1)
     return EarlierPrediction(np.asarray(table["suv_norm"], float), probability, changed)
+
+
+def check_tiles(case: Case, model_hash: str, tiles: TileParams) -> None:
+    """Raise `InputError` if a case has other tiles than those its predictor was trained on.
+
+    Before anything runs; says nothing of given tiles, and of a card that lacks what it compares.
+    """
+    path, stored = case.model_folder(model_hash) / "card.json", case.store.origin(TILES)
+    if not path.is_file() or (stored is not None and stored.is_given):
+        return
+    from napari_mosaik.predictor.inputs import tiling
+    from napari_mosaik.predictor.multiscale import SCALE_TILES
+    from napari_mosaik.predictor.params import TrainParams
+
+    try:
+        card = read_json(path)
+        windows = TrainParams.parse(card["settings"], "model card").windows_px[:2]
+        known = [float(card["scales"][name]["spacing_um"]) for name in SCALE_TILES][:2]
+    except (KeyError, TypeError, ValueError, InputError):
+        return
+    edges = [(n - 1) * tiles.stride_um + tiles.size_um for n in SCALE_TILES.values()]
+    own = [edge / px for edge, px in zip(edges, windows, strict=False)]
+    if not np.allclose(own, known, rtol=1e-3):
+        raise InputError(
+            f"case {case.name}: {tiling(windows, own)}, but the model was trained on "
+            f"{tiling(windows, known)}; tile the case as those of the training"
+        )

@@ -22,17 +22,16 @@ from napari_mosaik.core.catalogue import (
     TILES,
     TISSUE,
 )
-from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.params import Params, setting
 from napari_mosaik.core.table import Table
 from napari_mosaik.core.text import same_words
 from napari_mosaik.io.case import Case
-from napari_mosaik.io.files import read_json
 from napari_mosaik.workflow.leaks import seen_file
 from napari_mosaik.workflow.parallel import beside
 from napari_mosaik.workflow.predictor_inputs import (
     ALWAYS_READ,
     OF_SLIDE,
+    check_tiles,
     earlier_prediction,
     predictor_inputs,
 )
@@ -222,32 +221,9 @@ def _check_model(folder: Path) -> None:
 
 
 def _check(case: Case, recipe: Mapping[str, Any]) -> None:
-    """Raise `InputError` if a case is tiled, or its SUV set, otherwise than its predictor knows.
-
-    Before anything runs; says nothing of given tiles, and of a card that lacks what it compares.
-    """
+    """Raise `InputError` if a case is tiled, or its SUV set, otherwise than its predictor knows."""
     check_suv_unit(case, recipe)
-    path = case.model_folder(recipe["predict"].model) / "card.json"
-    stored, tiles = case.store.origin(TILES), recipe["tiles"]
-    if not path.is_file() or (stored is not None and stored.is_given):
-        return
-    from napari_mosaik.predictor.inputs import tiling
-    from napari_mosaik.predictor.multiscale import SCALE_TILES
-    from napari_mosaik.predictor.params import TrainParams
-
-    try:
-        card = read_json(path)
-        windows = TrainParams.parse(card["settings"], "model card").windows_px[:2]
-        known = [float(card["scales"][name]["spacing_um"]) for name in SCALE_TILES][:2]
-    except (KeyError, TypeError, ValueError, InputError):
-        return
-    edges = [(n - 1) * tiles.stride_um + tiles.size_um for n in SCALE_TILES.values()]
-    own = [edge / px for edge, px in zip(edges, windows, strict=False)]
-    if not np.allclose(own, known, rtol=1e-3):
-        raise InputError(
-            f"case {case.name}: {tiling(windows, own)}, but the model was trained on "
-            f"{tiling(windows, known)}; tile the case as those of the training"
-        )
+    check_tiles(case, recipe["predict"].model, recipe["tiles"])
 
 
 PREDICT = Step(
