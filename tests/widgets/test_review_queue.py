@@ -153,7 +153,7 @@ def test_a_reader_is_blind_until_the_queue_is_finished_or_the_case_marked(own_co
     with QueueSession(case, "Åsa") as session:
         assert session.queue.hides_measured
         assert blind_readers(case) == {"Åsa"}
-        with pytest.raises(InputError, match="no decision yet"):
+        with pytest.raises(InputError, match="without a decision"):
             session.finish()
     assert blind_readers(case) == {"Åsa"}  # closing ends nothing
     with QueueSession(case, "Åsa", "rare") as session:
