@@ -348,7 +348,7 @@ def _warnings(
         )
     islands = tiles.z.size - tiles.tested.size
     if islands:
-        out.append(f"{counted(islands, 'tile')} without a neighbour that has a value: not tested.")
+        out.append(f"{counted(islands, 'tile')}, not tested: no neighbour with a value.")
     return tuple(out)
 
 
