@@ -29,12 +29,12 @@ from napari_mosaik.phantom import sample
 from napari_mosaik.phantom.given import _painted, _vessels
 from napari_mosaik.phantom.objects import VesselTubes
 from napari_mosaik.phantom.presets import SIZES, CohortSize
+from napari_mosaik.register import transform_of
 from napari_mosaik.workflow.case_status import case_status, cohort_line
 from napari_mosaik.workflow.corrections import CorrectionLog
 from napari_mosaik.workflow.recipe import read_recipe
 from napari_mosaik.workflow.run import run, run_until
 from napari_mosaik.workflow.steps import STEPS, step_named
-from napari_mosaik.workflow.steps.align import transform_of
 
 SMALL = MappingProxyType(
     {**SIZES, "rasters": CohortSize("rasters", (2000.0, 2400.0), 4.0, ("A2",), rendered=False)}

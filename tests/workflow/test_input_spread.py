@@ -30,7 +30,7 @@ from napari_mosaik.io import Case
 from napari_mosaik.kinetics import TILE_TIMES_H, tile_curves_um
 from napari_mosaik.kinetics.sensitivity import prior_factors
 from napari_mosaik.predictor import TrainedModel, TrainParams, nearest_tiles, predict
-from napari_mosaik.register import registration_error
+from napari_mosaik.register import registration_error, transform_of
 from napari_mosaik.workflow import parallel
 from napari_mosaik.workflow.cohort import train_network
 from napari_mosaik.workflow.drawn_inputs import DrawnInputs, InputSpreadParams
@@ -38,7 +38,6 @@ from napari_mosaik.workflow.predictors import nearest_training_tiles
 from napari_mosaik.workflow.recipe import changed, read_recipe, write_recipe
 from napari_mosaik.workflow.run import CaseContext, run_until
 from napari_mosaik.workflow.steps import step_named
-from napari_mosaik.workflow.steps.align import transform_of
 from napari_mosaik.workflow.steps.input_spread import INPUT_SPREAD_STEP
 from napari_mosaik.workflow.steps.kinetics import DeliveredCurveParams, antigen_share
 

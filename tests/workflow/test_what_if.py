@@ -25,11 +25,11 @@ from napari_mosaik.core.catalogue import (
 )
 from napari_mosaik.core.progress import run_to_end
 from napari_mosaik.io import Case
+from napari_mosaik.register import transform_of
 from napari_mosaik.workflow.corrections import CorrectionSession
 from napari_mosaik.workflow.recipe import changed, read_recipe, write_recipe
 from napari_mosaik.workflow.run import run, run_until
 from napari_mosaik.workflow.steps import maker_of
-from napari_mosaik.workflow.steps.align import transform_of
 from napari_mosaik.workflow.what_if import tile_shapes, what_if
 
 

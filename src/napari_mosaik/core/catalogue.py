@@ -158,6 +158,13 @@ PARAMETERS: Final = Artifact("parameters", Table, "vascular, nuclear and CAIX pa
 MAPS: Final = Artifact("maps", Raster, "parameters interpolated over the tissue, one channel each")
 ASSOCIATION: Final = Artifact("association", Table, "correlation of each parameter with the uptake")
 CLUSTERS: Final = Artifact("clusters", Table, "local Moran cluster, statistic and p-value per tile")
+
+
+def label_column(parameter: str) -> str:
+    """Column of `CLUSTERS` that holds the labels of a parameter ("suv" for the uptake)."""
+    return f"{parameter}.label"
+
+
 UPTAKE_CLUSTERS: Final = Artifact(
     "uptake_clusters", Table, "local Moran cluster of the measured SUV per tile"
 )

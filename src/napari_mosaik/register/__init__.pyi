@@ -1,4 +1,4 @@
-from .alignment import Alignment, AlignmentWarning
+from .alignment import Alignment, AlignmentWarning, transform_of
 from .content_search import density_correlation, haematoxylin_density
 from .landmark_outliers import (
     LandmarkOutlier,
@@ -59,4 +59,5 @@ __all__ = [
     "read_landmarks",
     "read_matrix",
     "registration_error",
+    "transform_of",
 ]

@@ -16,7 +16,14 @@ if TYPE_CHECKING:  # their modules load scipy
     from napari_mosaik.register.affine_fit import InverseTransform
     from napari_mosaik.register.patch_matching import InlierStatistics
 
-__all__ = ["Alignment", "AlignmentWarning", "CandidateTransform", "WarningCode", "differs"]
+__all__ = [
+    "Alignment",
+    "AlignmentWarning",
+    "CandidateTransform",
+    "WarningCode",
+    "differs",
+    "transform_of",
+]
 
 WarningCode = Literal[
     "angle_ambiguous",
@@ -204,6 +211,11 @@ class Alignment:
             _or_nan(values["local_error_um"]),
             _or_nan(values["position_error_um"]),
         )
+
+
+def transform_of(document: Mapping[str, Any]) -> Transform:
+    """The transform of a stored alignment (`Alignment.to_dict`), µm to µm."""
+    return Alignment.from_dict(document).transform
 
 
 def _or_null(value: float) -> float | None:

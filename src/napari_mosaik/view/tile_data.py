@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-import napari_mosaik.workflow.steps  # noqa: F401  # first: the parts of steps import steps
 from napari_mosaik.core import Artifact, MosaikError, Raster, Table, TileGrid, Transform
 from napari_mosaik.core.catalogue import (
     CLUSTER_NAMES,

@@ -28,8 +28,8 @@ from napari_mosaik.core.frame import FloatArray, Lattice, Transform
 from napari_mosaik.core.table import Table
 from napari_mosaik.core.tiles import IntArray, TileGrid
 from napari_mosaik.core.window import Slices
+from napari_mosaik.register import transform_of
 from napari_mosaik.workflow.step_context import StepContext
-from napari_mosaik.workflow.steps.align import transform_of
 
 __all__ = [
     "ChangedTiles",

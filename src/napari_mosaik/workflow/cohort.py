@@ -28,6 +28,7 @@ from napari_mosaik.core.params import digest
 from napari_mosaik.core.progress import map_progress
 from napari_mosaik.core.text import same_words
 from napari_mosaik.io.case import Case
+from napari_mosaik.register import transform_of
 from napari_mosaik.workflow.case_status import case_status
 from napari_mosaik.workflow.classifier import REPLAY, SLOWER, check_replay, training_progress
 from napari_mosaik.workflow.correlations import (
@@ -47,7 +48,7 @@ from napari_mosaik.workflow.predictor_inputs import (
     tile_inputs,
 )
 from napari_mosaik.workflow.steps import maker_of
-from napari_mosaik.workflow.steps.align import low_confidence_warning, transform_of
+from napari_mosaik.workflow.steps.align import low_confidence_warning
 from napari_mosaik.workflow.steps.spatial import uptake_classes
 
 if TYPE_CHECKING:

@@ -17,13 +17,14 @@ from napari_mosaik.core.catalogue import (
     TILES,
     UPTAKE,
     UPTAKE_CLUSTERS,
+    label_column,
 )
 from napari_mosaik.core.errors import InputError, MosaikError
 from napari_mosaik.core.frame import FloatArray
 from napari_mosaik.core.table import Table
 from napari_mosaik.io.case import Case
 from napari_mosaik.workflow.leaks import case_labels, labels_of
-from napari_mosaik.workflow.steps.spatial import LOCAL_MORAN, label_column
+from napari_mosaik.workflow.steps.spatial import LOCAL_MORAN
 
 if TYPE_CHECKING:
     from napari_mosaik.spatial import ProxyChoice

@@ -46,16 +46,10 @@ from napari_mosaik.core.params import Params, setting
 from napari_mosaik.core.table import Table
 from napari_mosaik.kinetics import TILE_TIMES_H, tile_curves_um
 from napari_mosaik.kinetics.sensitivity import prior_factors
-from napari_mosaik.register import registration_error
+from napari_mosaik.register import registration_error, transform_of
 from napari_mosaik.segment import CaixParams
 from napari_mosaik.workflow.predictor_inputs import tile_inputs
 from napari_mosaik.workflow.step_context import StepContext
-from napari_mosaik.workflow.steps.align import transform_of
-from napari_mosaik.workflow.steps.kinetics import (
-    CurveParams,
-    DeliveredCurveParams,
-    antigen_share,
-)
 
 if TYPE_CHECKING:
     from napari_mosaik.predictor import TileInputs
@@ -225,6 +219,8 @@ class DrawnInputs:
         return float(self._record(artifact).get("params", {}).get("min_area_um2", 0.0))
 
     def _add_kinetics(self) -> None:
+        from napari_mosaik.workflow.steps.kinetics import CurveParams, DeliveredCurveParams
+
         self._kinetic: Params | None = None
         source = TILE_KINETICS if self._per_tile else KINETICS
         if "caix" in self._absent or not self._has(source) or not self._params.kinetic_share:
@@ -319,6 +315,12 @@ class DrawnInputs:
 
     def _curves(self, table: Table) -> FloatArray | None:
         """Curves of the tiles (n, t, 3), µM, or of the patient (t, 3) as the network reads them."""
+        from napari_mosaik.workflow.steps.kinetics import (
+            CurveParams,
+            DeliveredCurveParams,
+            antigen_share,
+        )
+
         if self._kinetic is None:
             return None
         moved = {

@@ -32,9 +32,10 @@ from napari_mosaik.register import (
     pet_mask,
     read_landmarks,
     read_matrix,
+    transform_of,
 )
 from napari_mosaik.workflow.recipe import read_recipe
-from napari_mosaik.workflow.steps.align import density_of, transform_of
+from napari_mosaik.workflow.steps.align import density_of
 
 __all__ = [
     "Alignment",

@@ -21,12 +21,12 @@ from napari_mosaik.core.frame import FloatArray, Lattice, Transform
 from napari_mosaik.core.params import Params
 from napari_mosaik.io import open_slide
 from napari_mosaik.io.case_file import GivenAlignment
+from napari_mosaik.register import transform_of
 from napari_mosaik.workflow.block_work import DiskWork
 from napari_mosaik.workflow.slide_part import CutSlide
 from napari_mosaik.workflow.step import Step
 from napari_mosaik.workflow.step_context import NothingBefore
 from napari_mosaik.workflow.steps import step_named
-from napari_mosaik.workflow.steps.align import transform_of
 
 if TYPE_CHECKING:
     from napari_mosaik.core.corrections import Correction

@@ -39,12 +39,11 @@ from napari_mosaik.core.text import counted
 from napari_mosaik.core.tiles import TileGrid
 from napari_mosaik.dosimetry import curve_level
 from napari_mosaik.kinetics import CURVE_NAMES, TILE_TIMES_H, curve_columns
-from napari_mosaik.register import registration_error
+from napari_mosaik.register import registration_error, transform_of
 from napari_mosaik.uptake import du_bois_bsa_m2, tile_uptake
 from napari_mosaik.uptake.suv import body_measure
 from napari_mosaik.workflow.plan_record import TWIN_SOURCE
 from napari_mosaik.workflow.step_context import StepContext
-from napari_mosaik.workflow.steps.align import transform_of
 
 if TYPE_CHECKING:
     from napari_mosaik.workflow.plan_dose import PlanResult, TileUptake

@@ -33,16 +33,16 @@ from napari_mosaik.core.catalogue import (
     TILE_KINETICS,
     TILES,
     TISSUE,
+    label_column,
 )
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import FloatArray
 from napari_mosaik.io.files import read_json
 from napari_mosaik.kinetics import CURVE_NAMES, TILE_TIMES_H, curve_columns
+from napari_mosaik.register import transform_of
 from napari_mosaik.workflow.changes import boxes_of, same
 from napari_mosaik.workflow.parallel import beside
 from napari_mosaik.workflow.step_context import StepContext
-from napari_mosaik.workflow.steps.align import transform_of
-from napari_mosaik.workflow.steps.spatial import label_column
 
 if TYPE_CHECKING:
     from napari_mosaik.io.case import Case

@@ -74,6 +74,7 @@ from napari_mosaik.io.seen_uptake import (
     seen_by,
     steered_by,
 )
+from napari_mosaik.register import transform_of
 from napari_mosaik.segment.training_pixels import class_codes, class_list
 from napari_mosaik.tissue import ARTEFACT_NAMES
 from napari_mosaik.workflow.annotations import open_marks, withheld_class_map
@@ -81,7 +82,6 @@ from napari_mosaik.workflow.case_status import CaseStatus, case_status
 from napari_mosaik.workflow.leaks import development_warning
 from napari_mosaik.workflow.recipe import read_recipe
 from napari_mosaik.workflow.steps import maker_of
-from napari_mosaik.workflow.steps.align import transform_of
 
 __all__ = [
     "RANKINGS",

@@ -26,6 +26,7 @@ from napari_mosaik.core.pet_records import (
 )
 from napari_mosaik.core.text import typed_number
 from napari_mosaik.io.files import read_json
+from napari_mosaik.register import transform_of
 from napari_mosaik.uptake import (
     TERM_ITEMS,
     LeanFormula,
@@ -40,7 +41,6 @@ from napari_mosaik.uptake import (
 from napari_mosaik.uptake.body_size import suv_weight_factor
 from napari_mosaik.uptake.suv import SUV_UNITS
 from napari_mosaik.workflow.step_context import StepContext
-from napari_mosaik.workflow.steps.align import transform_of
 
 if TYPE_CHECKING:
     from napari_mosaik.io.case import Case

@@ -878,9 +878,9 @@ class CaseTwin:
             If no scan of the tumour was taken in, the case lacks uptake or time of the excision,
             the time is not possible, or the file is no ``.nii``.
         """
+        from napari_mosaik.register import transform_of
         from napari_mosaik.workflow.dose_exchange import nifti_bytes
         from napari_mosaik.workflow.plan_facts import SHRINKAGE
-        from napari_mosaik.workflow.steps.align import transform_of
 
         if path.suffix.lower() != ".nii":
             raise InputError(f"'{path.name}' is not a .nii file: change its name")

@@ -37,6 +37,7 @@ from napari_mosaik.core.progress import map_progress
 from napari_mosaik.core.raster import LabelImage
 from napari_mosaik.core.shapes import AnnotatedShape
 from napari_mosaik.core.tiles import TileGrid
+from napari_mosaik.register import transform_of
 from napari_mosaik.segment.training_pixels import rasterise_classes
 from napari_mosaik.workflow.block_work import DiskWork
 from napari_mosaik.workflow.case_status import CaseStatus, case_status
@@ -47,7 +48,6 @@ from napari_mosaik.workflow.run import plan
 from napari_mosaik.workflow.step import Step
 from napari_mosaik.workflow.step_context import CaseInputs
 from napari_mosaik.workflow.steps import STEPS, maker_of, step_named
-from napari_mosaik.workflow.steps.align import transform_of
 from napari_mosaik.workflow.steps.predict import (
     INTERVAL_COLUMNS,
     PredictParams,

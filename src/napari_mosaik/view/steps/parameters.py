@@ -14,6 +14,7 @@ from napari_mosaik.core.catalogue import (
     PARAMETERS,
     TILES,
     UPTAKE_CLUSTERS,
+    label_column,
 )
 from napari_mosaik.view import maps
 from napari_mosaik.view.case_results import CaseResults
@@ -23,7 +24,6 @@ from napari_mosaik.view.spec import LayerSpec
 from napari_mosaik.view.step_view import PanelKind, StepView
 from napari_mosaik.workflow.correlations import MEASURED
 from napari_mosaik.workflow.steps import maker_of
-from napari_mosaik.workflow.steps.spatial import label_column
 
 
 def _line(results: CaseResults) -> str:

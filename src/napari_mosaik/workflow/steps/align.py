@@ -42,14 +42,9 @@ from napari_mosaik.workflow.step_context import StepContext
 if TYPE_CHECKING:
     from napari_mosaik.io.slide import Slide
 
-__all__ = ["ALIGN", "density_of", "low_confidence_warning", "transform_of"]
+__all__ = ["ALIGN", "density_of", "low_confidence_warning"]
 
 DENSITY_SPACING_UM = 10.0
-
-
-def transform_of(document: dict[str, Any]) -> Transform:
-    """The transform of a stored alignment."""
-    return Alignment.from_dict(document).transform
 
 
 def low_confidence_warning(document: dict[str, Any], title: str) -> str:

@@ -25,6 +25,7 @@ from napari_mosaik.core.frame import Lattice
 from napari_mosaik.core.params import setting
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.core.table import Table
+from napari_mosaik.register import transform_of
 from napari_mosaik.segment import CaixParams, ClassicalNuclei, NucleiParams, score_caix
 from napari_mosaik.workflow.slide_blocks import (
     BLOCK_PX,
@@ -37,7 +38,6 @@ from napari_mosaik.workflow.slide_blocks import (
 )
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.step_context import StepContext
-from napari_mosaik.workflow.steps.align import transform_of
 from napari_mosaik.workflow.steps.classes import class_at
 from napari_mosaik.workflow.steps.nuclei import slide_threshold
 

@@ -29,6 +29,7 @@ from napari_mosaik.core.frame import FloatArray
 from napari_mosaik.core.params import Params, setting
 from napari_mosaik.core.table import Table
 from napari_mosaik.core.tiles import TileGrid
+from napari_mosaik.register import transform_of
 from napari_mosaik.workflow.changes import (
     ChangedTiles,
     changed_by_classes,
@@ -39,7 +40,6 @@ from napari_mosaik.workflow.changes import (
 )
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.step_context import StepContext
-from napari_mosaik.workflow.steps.align import transform_of
 
 __all__ = ["TILE_PARAMETERS", "ParameterParams"]
 

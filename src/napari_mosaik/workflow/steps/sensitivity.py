@@ -10,10 +10,10 @@ from napari_mosaik.core.artifact import Progress
 from napari_mosaik.core.catalogue import ALIGNMENT, SUV, TILES, UPTAKE_SENSITIVITY
 from napari_mosaik.core.params import Params, setting
 from napari_mosaik.core.table import Table
+from napari_mosaik.register import transform_of
 from napari_mosaik.uptake import shift_sensitivity, tile_uptake
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.step_context import StepContext
-from napari_mosaik.workflow.steps.align import transform_of
 
 __all__ = ["SHIFT_SENSITIVITY", "SensitivityParams"]
 

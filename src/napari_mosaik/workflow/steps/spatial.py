@@ -16,6 +16,7 @@ from napari_mosaik.core.catalogue import (
     TILES,
     UPTAKE,
     UPTAKE_CLUSTERS,
+    label_column,
 )
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.progress import map_progress
@@ -26,7 +27,7 @@ from napari_mosaik.workflow.parallel import require_address_space
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.step_context import StepContext
 
-__all__ = ["ASSOCIATE", "FIND_CLUSTERS", "LOCAL_MORAN", "label_column", "uptake_classes"]
+__all__ = ["ASSOCIATE", "FIND_CLUSTERS", "LOCAL_MORAN", "uptake_classes"]
 
 NOT_TESTABLE = 5
 _MEANING = {
@@ -36,11 +37,6 @@ _MEANING = {
 }
 LOCAL_MORAN = "local_moran"
 """Note of the record: engine, its version and tile counts of each parameter."""
-
-
-def label_column(parameter: str) -> str:
-    """Name of the column that holds the labels of a parameter ("suv" for the uptake)."""
-    return f"{parameter}.label"
 
 
 def uptake_classes(clusters: Table) -> NDArray[np.int8]:

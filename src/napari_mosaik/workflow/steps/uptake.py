@@ -20,10 +20,10 @@ from napari_mosaik.core.catalogue import (
 from napari_mosaik.core.params import Params, setting
 from napari_mosaik.core.table import Table
 from napari_mosaik.io.case import Case
+from napari_mosaik.register import transform_of
 from napari_mosaik.uptake import SuvParams, combine_terms, tile_uptake, to_suv
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.step_context import StepContext
-from napari_mosaik.workflow.steps.align import transform_of
 from napari_mosaik.workflow.suv import (
     check_suv_unit,
     check_terms,
