@@ -213,7 +213,7 @@ class Alignment:
         )
 
 
-def transform_of(document: Mapping[str, Any]) -> Transform:
+def transform_of(document: dict[str, Any]) -> Transform:
     """The transform of a stored alignment (`Alignment.to_dict`), µm to µm."""
     return Alignment.from_dict(document).transform
 
