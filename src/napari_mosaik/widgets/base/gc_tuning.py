@@ -80,7 +80,7 @@ _SWITCH_S: Final = 0.0005
 
 Each call of the graphics library lets go of Python: while another thread computes, a picture of a
 hundred calls waited for half a second to go on."""
-_ROUNDS: Final = 4
+_ROUNDS: Final = 2
 """A piece of work has its turn in one of so many rounds of the event loop.
 
 A change of the canvas asks to be drawn in the first round, is drawn in the second."""

@@ -13,7 +13,6 @@ from qtpy.QtCore import QObject, QTimer, Signal
 from napari_mosaik.core import Cancelled, MosaikError, Progress
 from napari_mosaik.core.progress import TimeLeft, cancellable, run_to_end
 from napari_mosaik.core.thread_priority import COMPUTING, step_back
-from napari_mosaik.widgets.base.gc_tuning import Turns
 
 __all__ = ["Job", "Problem", "Report", "Task", "problem_of"]
 
@@ -226,10 +225,7 @@ class Job(QObject):
 
 
 class Task(QObject):
-    """Calls one short function in the background; it cannot be cancelled.
-
-    What becomes of its result is done in a turn of the event loop of its own.
-    """
+    """Calls one short function in the background; it cannot be cancelled."""
 
     done = Signal(object)
     failed = Signal(object)
@@ -239,9 +235,8 @@ class Task(QObject):
     ) -> None:
         super().__init__(parent)
         self._action = action
-        self._turns = Turns(self)
         self._thread = _Thread(work, self)
-        self._thread.ended.connect(self._arrive)
+        self._thread.ended.connect(self._finish)
 
     def start(self) -> None:
         """Start."""
@@ -250,9 +245,6 @@ class Task(QObject):
     def wait(self, timeout_s: float) -> bool:
         """Block until the function has returned; returns whether it has."""
         return self._thread.wait(timeout_s)
-
-    def _arrive(self) -> None:
-        self._turns.soon(self._finish)
 
     def _finish(self) -> None:
         if self._thread.error is None:

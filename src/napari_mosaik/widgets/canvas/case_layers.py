@@ -486,9 +486,9 @@ class CaseLayers(QObject):
     def _leave(self) -> None:
         """Hide the layers of the case, remove them in turns, and close its slides."""
         self._turns.stop()
-        held = (self._case, *self.present().values(), *self.slides.values())
-        self._remains = [weakref.ref(one) for one in held if one is not None]
-        del held
+        self._remains = [
+            weakref.ref(one) for one in (*self.present().values(), *self.slides.values())
+        ]
         self._waits = _WAITS
         self.dismiss(self.present().values())
         self.close()
