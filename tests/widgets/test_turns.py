@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from functools import partial
 from typing import Any
 
@@ -21,7 +22,10 @@ def step(layout: Any) -> None:
 def halted(*layouts: Any) -> None:
     """The turns of these come when a test takes them with `step`."""
     for layout in layouts:
-        layout._turns.add = layout._turns._work.append
+        turns = layout._turns
+        turns.add = turns._work.append
+        others = [work for work in turns._beat.waiting if work is not turns._work]
+        turns._beat.waiting = deque(others)
 
 
 def shown(viewer: Any) -> dict[str, bool]:

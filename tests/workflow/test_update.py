@@ -348,7 +348,7 @@ def test_corrections_from_a_file_travel_to_the_record_of_their_worth(case, tmp_p
     assert density["n_changed"] > 0
     assert record["worth"]["parameters"]["nucleus_density_per_mm2"]["n_changed"] == 0
     titles = [row.title for row in worth_rows(record["worth"])]
-    assert "Vessel density, mean (1/mm²)" in titles
+    assert "Vessel density, mean in 1/mm²" in titles
     assert "Change of vessel density" in [layer.name for layer in change_layers(case)]
 
 

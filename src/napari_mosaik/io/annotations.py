@@ -41,6 +41,8 @@ _DIGITS = 6
 """Decimals of written pixel coordinates."""
 _MIN_PX = 0.5
 """Area in pixels; no outline of tissue is smaller."""
+_FIRST_PX = 1.5
+"""Within so many pixels of the corner coordinates are fractions of the image, another mistake."""
 
 
 def read_geojson(
@@ -118,7 +120,8 @@ def _read(
     number = -1
 
     def taken(chosen: Features, plain: Future[Areas]) -> None:
-        areas = _areas(chosen, plain.result(), lattice, doubts)
+        smallest = 0.0 if points else _MIN_PX
+        areas = _areas(chosen, plain.result(), lattice, doubts, smallest)
         shapes.extend(
             _shape(key, feature, area, doubts)
             for (key, feature), area in zip(chosen, areas, strict=True)
@@ -297,11 +300,13 @@ def _key(feature: Mapping[str, Any], number: int) -> str:
 
 
 def _areas(
-    features: Features, plain: Areas, lattice: Lattice, doubts: _Doubts
+    features: Features, plain: Areas, lattice: Lattice, doubts: _Doubts, smallest_px: float
 ) -> list[Polygon | MultiPolygon | None]:
-    """The area of each feature in µm; None, with a doubt, for what has no area."""
+    """The area of each feature in µm; None, with a doubt, for what has none or a smaller one."""
     return [
-        _geometry(key, feature.get("geometry"), lattice, doubts) if area is None else area
+        _geometry(key, feature.get("geometry"), lattice, doubts, smallest_px)
+        if area is None
+        else area
         for (key, feature), area in zip(features, plain, strict=True)
     ]
 
@@ -348,9 +353,9 @@ def _plain_polygons(polygons: list[Any], lattice: Lattice) -> NDArray[np.object_
 
 
 def _geometry(
-    key: str, stored: Any, lattice: Lattice, doubts: _Doubts
+    key: str, stored: Any, lattice: Lattice, doubts: _Doubts, smallest_px: float
 ) -> Polygon | MultiPolygon | None:
-    """The area of a feature in µm; None, with a doubt, for what has no area."""
+    """The area of a feature in µm; None, with a doubt, for what has none or a smaller one."""
     import shapely
     from shapely.geometry import shape
 
@@ -374,7 +379,7 @@ def _geometry(
         reason = shapely.is_valid_reason(found).partition("[")[0].lower()
         found = _repaired(found)
     area = _polygons(found)
-    if area is None or area.area < _MIN_PX:
+    if area is None or (area.area < smallest_px and max(area.bounds) > _FIRST_PX):
         what = "encloses no area" if area is None else "is smaller than a pixel (degrees? mm?)"
         doubts.add(f"{what} and is excluded", key, hopeless=True)
         return None
