@@ -149,6 +149,9 @@ def in_one_update(viewer: napari.Viewer) -> Iterator[None]:
     them again for each layer, a third of what entering a layout takes.  May be nested.
     (`LayerList.batched_update` cannot, and collects garbage.)
     """
+    if getattr(viewer.window, "_qt_window", None) is None:  # closed while something was read
+        yield
+        return
     canvas = viewer.window._qt_viewer.canvas
     if canvas._pause_scene_graph:
         yield
