@@ -319,11 +319,9 @@ def test_the_words_of_the_readout_stay_in_their_box(dock: Any, qtbot: Any) -> No
     overlay.visible = False
 
 
-def test_layers_of_a_window_that_was_closed_go_without_it(make_napari_viewer):
+def test_layers_of_a_window_that_was_closed_go_without_it():
     from napari_mosaik.widgets.base.gc_tuning import in_one_update
 
-    viewer = make_napari_viewer()
-    viewer.add_image(np.zeros((4, 4)))
-    viewer.close()
-    with in_one_update(viewer):  # as when something that was read comes late
+    closed = SimpleNamespace(window=SimpleNamespace())  # napari forgets its Qt window
+    with in_one_update(closed):  # as when something that was read comes late
         pass
