@@ -39,11 +39,11 @@ def test_the_window_goes_on_until_a_picture_is_complete(
     dock: Any, frames: Any, qtbot: Any, monkeypatch: Any
 ) -> None:
     heard: list[str] = []
-    paint, wait, asked = frames.paint, GL.glClientWaitSync, []
+    paint, wait, asked, complete = frames.paint, GL.glClientWaitSync, [], []
 
     def still(*args: Any) -> int:
         asked.append(1)
-        return int(GL.GL_TIMEOUT_EXPIRED if len(asked) < 4 else wait(*args))
+        return int(wait(*args) if complete else GL.GL_TIMEOUT_EXPIRED)
 
     def painted(native: Any) -> None:
         heard.append("shown" if frames._showing else "drawn by Qt")
@@ -54,12 +54,19 @@ def test_the_window_goes_on_until_a_picture_is_complete(
     monkeypatch.setattr(GL, "glClientWaitSync", still)
     monkeypatch.setattr(frames, "paint", painted)
     camera = dock.viewer.scene.camera
-    camera.zoom *= 1.5
-    qtbot.waitUntil(lambda: len(asked) == 2)
-    assert heard == ["drawn"]
-    camera.zoom *= 1.5  # while the first picture is under way
-    camera.zoom *= 1.1
-    qtbot.waitUntil(lambda: calm(frames))
+    for _ in range(20):  # Qt may draw at once whenever the docks or the screen ask for it
+        for each in (heard, asked, complete):
+            each.clear()
+        camera.zoom *= 1.5
+        qtbot.waitUntil(lambda: len(asked) >= 2 or "drawn by Qt" in heard)
+        if "drawn by Qt" not in heard:
+            assert heard == ["drawn"]
+            camera.zoom /= 1.5  # while the first picture is under way
+            camera.zoom /= 1.1
+        complete.append(1)
+        qtbot.waitUntil(lambda: calm(frames))
+        if "drawn by Qt" not in heard:
+            break
     assert heard[:4] == ["drawn", "shown", "drawn", "shown"]
     assert "drawn by Qt" not in heard
     assert heard.count("drawn") == heard.count("shown")  # other parts of the window draw, too
