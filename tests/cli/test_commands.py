@@ -19,7 +19,7 @@ import typer
 from napari_mosaik.cli import main, side_by_side
 from napari_mosaik.cli.app import app
 from napari_mosaik.cli.cohort import _error_words
-from napari_mosaik.cli.show import Bar
+from napari_mosaik.cli.show import Bar, table
 from napari_mosaik.core.catalogue import SUV
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.text import typed_numbers
@@ -329,6 +329,13 @@ def test_an_output_never_replaces_what_is_read(case, tmp_path, capsys):
     assert "is a folder" in told(capsys, "annotate", "export", case, tmp_path)
     assert slide.read_bytes() == before
     assert not inside.exists()
+
+
+def test_brackets_and_colons_in_a_table_are_shown_as_they_are(capsys):
+    cells = ("[injection] in case.toml", "case [bold] of :smile:")
+    table("Case [red] 1", ("step", "reason"), [cells], words=True)
+    out = capsys.readouterr().out
+    assert all(text in out for text in ("Case [red] 1", *cells))
 
 
 def test_counts_are_followed_by_the_number_of_their_noun():

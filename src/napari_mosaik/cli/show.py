@@ -38,14 +38,14 @@ class Bar:
         from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as RichProgress
 
-        self._console = Console(stderr=True)
+        self._console = Console(stderr=True, emoji=False)
         self._live = self._console.is_terminal and not quiet
         self._quiet = quiet
         self._last = self._pending = ""
         self._latest, self._left = Progress(0, 1, ""), TimeLeft()
         self._began = self._last_line = 0.0
         self._bar = RichProgress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             TextColumn("{task.percentage:3.0f} %"),
             TimeElapsedColumn(),
@@ -174,7 +174,10 @@ def figure(value: float | None, digits: int = 3) -> str:
 def table(
     title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, words: bool = False
 ) -> None:
-    """A plain table on the standard output; numbers to the right, *words* to the left."""
+    """A plain table on the standard output; numbers to the right, *words* to the left.
+
+    Brackets and colons in a cell are what they are: ``[injection]`` is a section of ``case.toml``.
+    """
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -184,4 +187,4 @@ def table(
         shown.add_column(name, justify="left" if words or number == 0 else "right")
     for row in rows:
         shown.add_row(*row)
-    Console(file=sys.stdout, highlight=False).print(shown)
+    Console(file=sys.stdout, highlight=False, markup=False, emoji=False).print(shown)

@@ -105,7 +105,7 @@ class ModelsPage(QWidget):
         )
         self.export = button("Export…", self._choose_export, "Writes weights and card to one file")
         self.take = button("Import…", self._choose_import, "Reads a file that was exported")
-        self.single = button("Back to the layers", self.maps.leave)
+        self.single = button("Back to layers", self.maps.leave)
         self.message = wrapped_label()
         self.card = wrapped_label(small=True)
         self.replay, self.epochs = QSpinBox(), QSpinBox()
