@@ -9,7 +9,8 @@ pytestmark = pytest.mark.gui
 
 
 @pytest.fixture
-def form(qtbot, dock):
+def alone(qtbot):
+    """Makes forms without a window around them, which takes seconds."""
     from napari_mosaik.widgets.base.form import ParamsForm
 
     def make(params):
@@ -18,6 +19,11 @@ def form(qtbot, dock):
         return made
 
     return make
+
+
+@pytest.fixture
+def form(dock, alone):
+    return alone
 
 
 def test_every_step_has_a_form_that_returns_its_defaults(form):
@@ -82,3 +88,80 @@ def test_a_model_is_offered_by_name_and_keeps_its_hash(form):
     assert [one.model for one in said] == [hashes[1]]
     made.set_value(WithModel())
     assert (box.currentText(), made.value().model) == ("none", "")
+
+
+class Typed(Params):
+    area_mm2: float = setting(0.25, "An area.", unit="mm²", ge=0)
+    count: int = setting(3, "A number.", ge=1)
+
+
+@pytest.fixture(params=["English", "German", "French", "Japanese"])
+def language(request):
+    """The language that Qt takes from the desktop."""
+    from qtpy.QtCore import QLocale
+
+    before = QLocale()
+    QLocale.setDefault(QLocale(getattr(QLocale.Language, request.param)))
+    yield request.param
+    QLocale.setDefault(before)
+
+
+@pytest.mark.parametrize("text", ["1.5", "1,5"])
+def test_a_decimal_number_is_read_with_point_and_comma_in_every_language(
+    qtbot, language, alone, text
+):
+    from qtpy.QtWidgets import QApplication
+
+    made = alone(Typed())
+    field = made.widget("area_mm2").native
+    assert field.text() == "0.25 mm²"
+    field.lineEdit().selectAll()
+    qtbot.keyClicks(field, text)
+    assert (made.value().area_mm2, field.cleanText()) == (1.5, text.replace(",", "."))
+    field.setValue(0)
+    field.lineEdit().selectAll()
+    QApplication.clipboard().setText(f" {text} ")
+    _paste(field)
+    assert made.value().area_mm2 == 1.5
+
+
+def _paste(field):
+    from qtpy.QtCore import QEvent, Qt
+    from qtpy.QtGui import QKeyEvent
+    from qtpy.QtWidgets import QApplication
+
+    control = Qt.KeyboardModifier.ControlModifier
+    QApplication.sendEvent(field, QKeyEvent(QEvent.Type.KeyPress, Qt.Key.Key_V, control, "\x16"))
+
+
+@pytest.mark.parametrize("text", ["2.5", "2,5"])
+def test_a_whole_number_with_a_mark_does_not_become_ten_times_as_large(
+    qtbot, language, alone, text
+):
+    made = alone(Typed())
+    field = made.widget("count").native
+    field.lineEdit().selectAll()
+    qtbot.keyClicks(field, text)
+    assert made.value().count == 2
+    field.lineEdit().selectAll()
+    field.lineEdit().insert(text)
+    assert made.value().count != 25
+
+
+@pytest.mark.parametrize("language", ["German"], indirect=True)
+def test_every_field_of_the_window_shows_a_decimal_point(qtbot, language, dock, opened, cohort):
+    from qtpy.QtWidgets import QAbstractSpinBox
+
+    opened(dock, cohort)
+    for tab in range(dock.tabs.count()):
+        dock.tabs.setCurrentIndex(tab)
+    for page in dock._all_pages():
+        page.set_open(True)
+    assert len(dock.findChildren(QAbstractSpinBox)) > 20
+    qtbot.waitUntil(
+        lambda: not [one for one in dock.findChildren(QAbstractSpinBox) if _mixes(one.locale())]
+    )
+
+
+def _mixes(locale):
+    return locale.decimalPoint() != "." or locale.groupSeparator() in ".,"

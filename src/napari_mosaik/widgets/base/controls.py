@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final, cast
 
-from qtpy.QtCore import QCoreApplication, QEvent, QObject, Qt, QTimer, Signal
-from qtpy.QtGui import QColor, QFocusEvent, QGuiApplication
+from qtpy.QtCore import QCoreApplication, QEvent, QLocale, QObject, Qt, QTimer, Signal
+from qtpy.QtGui import QColor, QFocusEvent, QGuiApplication, QKeyEvent, QKeySequence
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QAbstractSlider,
     QAbstractSpinBox,
     QComboBox,
+    QDoubleSpinBox,
     QFrame,
     QHBoxLayout,
     QHeaderView,
@@ -28,6 +29,7 @@ from qtpy.QtWidgets import (
     QTableWidget,
     QTableWidgetItem,
     QToolButton,
+    QToolTip,
     QVBoxLayout,
     QWidget,
 )
@@ -53,6 +55,7 @@ __all__ = [
     "fill_table",
     "grey_again",
     "grey_text",
+    "read_both_marks",
     "row",
     "scrolled",
     "show_field",
@@ -338,16 +341,73 @@ _CALM, _TOUCHED = "mosaik_calm_wheel", "mosaik_touched"
 
 
 def calm_wheel(root: QWidget) -> None:
-    """Let the wheel scroll the page, and change no field inside *root* that nobody turned to."""
+    """Let the wheel scroll the page, and change no field inside *root* that nobody turned to.
+
+    Fields of numbers are read as `read_both_marks` says.
+    """
     guard = root.findChild(_CalmWheel) or _CalmWheel(root)
     for field in (one for kind in _FIELDS for one in root.findChildren(kind)):
         if not isinstance(field, QScrollBar) and not field.property(_CALM):
             field.setProperty(_CALM, True)
+            if isinstance(field, QAbstractSpinBox):
+                read_both_marks(field)
             for part in (field, *field.findChildren(QLineEdit)):
                 part.installEventFilter(guard)
             if field.focusPolicy() == Qt.FocusPolicy.WheelFocus:
                 field.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
 
+
+class _DecimalMark(QObject):
+    """Reads a comma as a decimal point, typed or pasted; a whole number ends before either."""
+
+    def __init__(self, field: QAbstractSpinBox) -> None:
+        super().__init__(field)
+        self._ended = False
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        if event.type() in (QEvent.Type.FocusOut, QEvent.Type.MouseButtonPress):
+            self._ended = False
+        if event.type() != QEvent.Type.KeyPress:
+            return False
+        press, field = cast("QKeyEvent", event), cast("QAbstractSpinBox", watched)
+        if isinstance(field, QDoubleSpinBox):
+            return self._typed(press, field)
+        return self._ends(press, field)
+
+    def _typed(self, press: QKeyEvent, field: QDoubleSpinBox) -> bool:
+        if press.text() == ",":
+            point = QKeyEvent(press.type(), Qt.Key.Key_Period, press.modifiers(), ".")
+            QCoreApplication.sendEvent(field, point)
+        elif press.matches(QKeySequence.StandardKey.Paste):
+            text = QGuiApplication.clipboard().text().strip()
+            field.lineEdit().insert(text.replace(",", "."))
+        else:
+            return False
+        return True
+
+    def _ends(self, press: QKeyEvent, field: QAbstractSpinBox) -> bool:
+        """Take no digit after a mark: 2.5 is refused, and would be read as 25."""
+        if press.text() and press.text() in ".,":
+            self._ended = True
+            place = field.mapToGlobal(field.rect().bottomLeft())
+            QToolTip.showText(place, "A whole number is needed here", field)
+            return True
+        self._ended = self._ended and press.text().isdigit()
+        return self._ended
+
+
+def read_both_marks(field: QAbstractSpinBox) -> None:
+    """Show a decimal point in whatever language, as all texts do; read a comma as one, too.
+
+    Qt takes the mark that its language does not use as one between thousands and drops it: 0.3
+    typed in German became 3, and 0,3 in English.
+    """
+    field.setLocale(_NUMBERS)
+    field.installEventFilter(_DecimalMark(field))
+
+
+_NUMBERS: Final = QLocale(QLocale.Language.German, QLocale.Country.Switzerland)
+"""Has a decimal point, and neither point nor comma between thousands."""
 
 _CALM_MS = 250
 
