@@ -7,7 +7,15 @@ import shapely
 from napari_mosaik.core.angles import angle_difference_deg
 from napari_mosaik.core.atomic import atomic_file, atomic_folder
 from napari_mosaik.core.corrections import Correction, describe_correction
-from napari_mosaik.core.progress import TimeLeft, map_progress, run_to_end, subprogress
+from napari_mosaik.core.progress import (
+    TimeLeft,
+    map_progress,
+    of_this_item,
+    part_of_item,
+    reach_of_item,
+    run_to_end,
+    subprogress,
+)
 from napari_mosaik.core.recent import RecentValues
 from napari_mosaik.core.window import overlap_slices, paste
 
@@ -164,3 +172,54 @@ def test_the_time_left_is_known_to_a_third_where_shares_are_not_those_of_the_tim
                 off[round(now[0])] = seconds / (200 - now[0]) - 1
         share, begun = share + gains, begun + takes
     assert [abs(off[at]) <= 0.3 for at in (20, 50, 100)] == [True] * 3, off
+
+
+@pytest.mark.parametrize("factor", [2.0, 0.5, 4.0])
+@pytest.mark.parametrize("at", [0.2, 0.5])
+def test_the_time_left_follows_a_machine_that_becomes_slower_or_faster(monkeypatch, factor, at):
+    """One part of 200 s, of which the rest takes *factor* times as long from a moment on."""
+    now = [0.0]
+    monkeypatch.setattr("napari_mosaik.core.progress.time.monotonic", lambda: now[0])
+    left, off = TimeLeft(), {}
+    for share in np.arange(0.0, 1.0, 0.005):
+        now[0] = 200 * (min(share, at) + factor * max(0.0, share - at))
+        left.reach(float(share), part="finding")
+        seconds = left.seconds()
+        if seconds is not None:
+            rest = 200 * (factor * (1 - max(share, at)) + max(0.0, at - share))
+            off[round(float(share), 3)] = seconds / rest - 1
+    late = {share: one for share, one in off.items() if at + 0.2 <= share}
+    assert max(map(abs, late.values())) <= 0.3, late
+
+
+def test_the_time_left_runs_on_between_shares_that_come_in_large_steps(monkeypatch):
+    """A tenth every 20 s; a work that falls silent is not expected to end by itself."""
+    now = [0.0]
+    monkeypatch.setattr("napari_mosaik.core.progress.time.monotonic", lambda: now[0])
+    left = TimeLeft()
+    for step in range(1, 8):
+        for tick in range(20):
+            now[0] = 20.0 * (step - 1) + tick
+            seconds = left.seconds()
+            if step > 2:
+                assert seconds == pytest.approx(200 - now[0], rel=0.01)
+        now[0] = 20.0 * step
+        left.reach(step / 10)
+    now[0] += 2000.0
+    seconds = left.seconds()
+    assert seconds is not None
+    assert seconds > 200
+
+
+def test_a_part_of_an_item_tells_its_share_of_the_item():
+    told = []
+    with of_this_item(told.append):
+        with part_of_item(0.2, 0.6):
+            reach_of_item(0.5)
+            with part_of_item(0.5, 1.0):
+                reach_of_item(0.5)
+        reach_of_item(0.7)
+    assert told == pytest.approx([0.4, 0.5, 0.7])
+    with part_of_item(0.2, 0.6):  # nobody listens
+        reach_of_item(1.0)
+    assert len(told) == 3

@@ -58,8 +58,10 @@ def test_without_any_piece_that_fits_the_warning_says_what_to_do():
     alignment = run_to_end(align_by_pieces(both, mask(SECTION, "cd34"), align))
     assert alignment.warnings[-1].code == "several_pieces"
     assert "control tissue" in alignment.warnings[-1].message
-    single = mask(SECTION, "he")
-    assert run_to_end(align_by_pieces(single, mask(SECTION, "cd34"), align)) is poor
+    single, told = mask(SECTION, "he"), []
+    whole = align_by_pieces(single, mask(SECTION, "cd34"), align)
+    assert run_to_end(whole, told.append) is poor
+    assert told == [0.5]  # there is nothing else to try
     good = replace(poor, confidence=0.9, dice=0.95)
 
     def fits(moving, fixed):

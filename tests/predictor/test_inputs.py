@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from napari_mosaik.core import InputError, LabelImage, Lattice, Raster, TileGrid, Transform
+from napari_mosaik.core.progress import of_this_item
 from napari_mosaik.predictor import (
     FRACTIONS,
     INVALID_CODE,
@@ -93,7 +94,10 @@ def test_area_fractions_of_a_straight_edge_and_of_a_turned_frame():
     codes[:, 55:] = 3
     labels = LabelImage(codes, Lattice("he", (100, 100), (1.0, 1.0)))
     lattice = Lattice("he", (10, 11), (10.0, 10.0))
-    found = area_fractions(labels, lattice, (2, 3), oversample=10)
+    told: list[float] = []
+    with of_this_item(told.append):
+        found = area_fractions(labels, lattice, (2, 3), oversample=10)
+    assert told[-1] == 1.0
     np.testing.assert_allclose(found[0, :, 0], [1] * 5 + [0.5] + [0] * 5, atol=1e-6)
     np.testing.assert_allclose(found[:, :10].sum(axis=2), 1.0, atol=1e-6)
     assert (found[:, 10] == 0).all()

@@ -6,12 +6,14 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 
 from napari_mosaik.core import InputError, Lattice, Raster, Transform
 from napari_mosaik.core.colour import DAB, EOSIN, HAEMATOXYLIN
+from napari_mosaik.core.progress import run_to_end
 from napari_mosaik.register import (
     AlignParams,
     align_sections,
     assess_sections,
     haematoxylin_density,
     inlier_statistics,
+    iter_align_sections,
 )
 from napari_mosaik.register.content_search import (
     candidates_by_content,
@@ -114,6 +116,20 @@ def test_sections_are_found_turned_scaled_and_turned_over(angle, scale, mirror):
     assert found.mirrored is mirror
     assert found.confidence > 0.8
     assert found.local_error_um < STEP
+
+
+@pytest.mark.parametrize("seeds", [(0, 0), (0, 1)])
+def test_the_share_that_is_done_follows_the_way_that_is_taken(seeds):
+    """All angles are tried for sections of another tissue alone: half of the longest way."""
+    shares: list[float] = []
+    sections = pair(known(shift=(60.0, -80.0)), seeds=seeds)
+    found = run_to_end(iter_align_sections(*sections, AlignParams(kind="rigid")), shares.append)
+    is_other = seeds[0] != seeds[1]
+    assert (found.inlier_fraction < 0.3) is is_other
+    assert (len(shares) > 12) is is_other
+    assert np.diff(shares).min() > -1e-9
+    assert np.diff(shares).max() < 0.4
+    assert shares[-1] > 0.85
 
 
 def test_sections_without_an_outline_are_found_by_what_is_inside():

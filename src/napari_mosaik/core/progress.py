@@ -10,6 +10,7 @@ computation that is asked to stop.  Nothing else is interrupted: what is stored 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ __all__ = [
     "checkpoint",
     "map_progress",
     "of_this_item",
+    "part_of_item",
     "reach_of_item",
     "run_to_end",
     "stop_asked",
@@ -83,9 +85,28 @@ def of_this_item(tell: Callable[[float], object]) -> Iterator[None]:
 
 def reach_of_item(share: float) -> None:
     """Tell that this share (fraction of 1) of the item that this thread works on is done."""
-    tell: Callable[[float], object] | None = getattr(_THREAD, "tell", None)
+    tell = _teller()
     if tell is not None:
         tell(share)
+
+
+def _teller() -> Callable[[float], object] | None:
+    tell: Callable[[float], object] | None = getattr(_THREAD, "tell", None)
+    return tell
+
+
+@contextmanager
+def part_of_item(start: float, stop: float) -> Iterator[None]:
+    """Let `reach_of_item` inside tell of a part of the item: between *start* and *stop* of it."""
+    outer = _teller()
+    if outer is None:
+        yield
+        return
+    _THREAD.tell = lambda share: outer(start + (stop - start) * share)
+    try:
+        yield
+    finally:
+        _THREAD.tell = outer
 
 
 def run_to_end(work: Generator[P, None, T], report: Callable[[P], object] | None = None) -> T:
@@ -147,16 +168,20 @@ _MIN_SHARE, _MIN_S = 0.005, 1.0
 """Share and time, s, from which a pace can be told."""
 _ROUNDING = 1e-9
 """A share that is smaller by less has the same value."""
-_OWN_SHARE = 0.05
+_OWN_SHARE = 0.06
 """A part that has gained so much of the whole tells the pace of the rest by itself."""
+_MEMORY = 0.15
+"""What lies so much of the whole back counts e times less for the pace."""
 
 
 @final
 class TimeLeft:
     """Estimates how long a computation still takes, from the share of it that is done.
 
-    The shares of its parts are rarely those of their times.  So the pace is that of the part in
-    work, and that of the parts before it the less, the more the part in work has gained.
+    The rest is expected at the pace of the latest sixth or so: a machine may become slower or
+    faster on the way.  The shares of parts are rarely those of their times, so what lies before the
+    part in work counts the less, the more this one has gained.  Shares come in steps: until the
+    next one is told, the work goes on unseen, by no more than the largest step of its part.
 
     Parameters
     ----------
@@ -165,12 +190,15 @@ class TimeLeft:
     """
 
     def __init__(self, share: float = 0.0) -> None:
-        self._part, self._share = "", share
+        self._part = ""
         self._begin(share)
 
     def _begin(self, share: float) -> None:
-        self._began, self._start = time.monotonic(), share
-        self._gained_before = self._spent_before = 0.0
+        self._share, self._at = share, time.monotonic()
+        self._began, self._start, self._part_start = self._at, share, share
+        # Share gained and time spent, in the part in work and before it, by how much they count.
+        self._gained = self._spent = self._gained_before = self._spent_before = 0.0
+        self._step = 0.0
 
     def reach(self, share: float, found: bool = False, part: str = "") -> None:
         """Tell that this share (fraction of 1) is done now, in which part of the computation.
@@ -179,19 +207,36 @@ class TimeLeft:
         """
         if share < self._share - _ROUNDING or found:
             self._begin(share)
-        elif part != self._part:
-            now = time.monotonic()
-            self._gained_before += share - self._start
-            self._spent_before += now - self._began
-            self._began, self._start = now, share
-        self._share, self._part = share, part
+        elif share > self._share or part != self._part:
+            self._gain(max(0.0, share - self._share))
+        if part != self._part:
+            self._part, self._part_start, self._step = part, self._share, 0.0
+            self._gained_before += self._gained
+            self._spent_before += self._spent
+            self._gained = self._spent = 0.0
+
+    def _gain(self, gain: float) -> None:
+        """So much more of the whole was done since the last step."""
+        now = time.monotonic()
+        left = math.exp(-gain / _MEMORY)
+        counts = _MEMORY * (1 - left) / gain if gain else 1.0  # on average over this gain
+        self._gained = left * self._gained + counts * gain
+        self._spent = left * self._spent + counts * (now - self._at)
+        self._gained_before *= left
+        self._spent_before *= left
+        self._step = max(self._step, gain)
+        self._share, self._at = self._share + gain, now
 
     def seconds(self) -> float | None:
         """How long the rest takes at the pace so far, s; None until that can be told."""
-        gained, spent = self._share - self._start, time.monotonic() - self._began
-        all_gained, all_spent = gained + self._gained_before, spent + self._spent_before
-        if all_gained < _MIN_SHARE or all_spent < _MIN_S or self._share >= 1:
+        now = time.monotonic()
+        if self._share - self._start < _MIN_SHARE or now - self._began < _MIN_S or self._share >= 1:
             return None
-        weight = max(0.0, 1.0 - gained / _OWN_SHARE)
-        spent, gained = spent + weight * self._spent_before, gained + weight * self._gained_before
-        return (1.0 - self._share) * spent / gained
+        weight = max(0.0, 1.0 - (self._share - self._part_start) / _OWN_SHARE)
+        spent = self._spent + weight * self._spent_before
+        gained = self._gained + weight * self._gained_before
+        silent = now - self._at
+        unseen = min(self._step, silent * gained / spent) if spent > 0 else 0.0
+        gained += unseen
+        rest = max(0.0, 1.0 - self._share - unseen)
+        return rest * (spent + silent) / gained if gained > 0 else None

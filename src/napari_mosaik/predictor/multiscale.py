@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from napari_mosaik.core import FloatArray, InputError, LabelImage, Lattice, Raster, TileGrid
 from napari_mosaik.core.frame import Transform
 from napari_mosaik.core.label_lookup import codes_at
+from napari_mosaik.core.progress import reach_of_item
 
 __all__ = [
     "FRACTIONS",
@@ -132,6 +133,7 @@ def area_fractions(
         for channel, hit in enumerate(hits):
             blocks = hit.reshape(part.shape[0], oversample, part.shape[1], oversample)
             out[row : row + part.shape[0], :, channel] = blocks.mean(axis=(1, 3))
+        reach_of_item((row + part.shape[0]) / lattice.shape[0])
     return out
 
 

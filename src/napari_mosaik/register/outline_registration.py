@@ -30,6 +30,7 @@ from napari_mosaik.register.params import AlignKind, OutlineParams
 from napari_mosaik.register.quality import dice, mask_size_um
 
 __all__ = [
+    "OUTLINES_FOUND",
     "align_masks",
     "assess_masks",
     "iter_align_masks",
@@ -39,6 +40,8 @@ __all__ = [
     "runner_up_dice",
 ]
 
+OUTLINES_FOUND = 0.6
+"""Share of a registration by outlines (fraction of 1) that `outline_candidates` tells last."""
 _COARSE_PX = 96
 CIRCULAR = AlignmentWarning(
     "circular_outline",
@@ -91,7 +94,8 @@ def outline_candidates(
     """The best candidates by outline, best first, and whether the outline is nearly circular.
 
     *moving* and *fixed* are tissue masks (rows, columns).  Yields the fraction of a registration
-    that is done, up to 0.6.  Raises `InputError` for an empty mask or one with channels.
+    that is done, up to `OUTLINES_FOUND`.  Raises `InputError` for an empty mask, or one with
+    channels.
     """
     for name, mask in (("moving", moving), ("fixed", fixed)):
         if mask.values.ndim != 2:

@@ -31,6 +31,7 @@ from napari_mosaik.register.content_search import (
 )
 from napari_mosaik.register.outline_registration import (
     CIRCULAR,
+    OUTLINES_FOUND,
     outline_candidates,
     outline_confidence,
     plausibility_warnings,
@@ -56,6 +57,9 @@ __all__ = [
     "pieces_of",
 ]
 
+_OUTLINED, _REFINED, _SEARCHED, _TRIED, _MATCHED = 0.04, 0.32, 0.45, 0.81, 0.93
+"""Shares of the time (fractions of 1) after the parts of a registration that searches by content,
+on a large slide."""
 _SMOOTHING = 1 / 40
 """Standard deviation of the smoothing in the search for the greatest correlation, in sizes of the
 tissue."""
@@ -148,18 +152,19 @@ def iter_align_sections(
     p = params or AlignParams()
     pair = _SectionPair(moving_density, fixed_density, moving_mask, fixed_mask)
     outlines, circular = yield from subprogress(
-        outline_candidates(moving_mask, fixed_mask, p), 0.0, 0.5
+        outline_candidates(moving_mask, fixed_mask, p), 0.0, _OUTLINED / OUTLINES_FOUND
     )
-    candidates = []
+    candidates, is_clear = list[CandidateTransform](), False
     for number, start in enumerate(outlines[:4]):
-        yield 0.3 + 0.2 * number / 4
+        yield _share(_OUTLINED + (_REFINED - _OUTLINED) * number / 4, is_clear)
         candidates.append(_refined(pair, start.transform, p))
-    if max(candidate.inlier_fraction for candidate in candidates) < _CLEAR_FRACTION:
+        is_clear = is_clear or candidates[-1].inlier_fraction >= _CLEAR_FRACTION
+    if not is_clear:
         candidates += yield from _search_by_content(pair, candidates[0].transform.scale, p)
     candidates.sort(key=lambda candidate: -candidate.rank(pair.has_outlines, p.mirror_margin))
-    yield 0.85
+    yield _share(_TRIED, is_clear)
     best = _finest(pair, candidates[0], p)
-    yield 0.95
+    yield _share(_MATCHED, is_clear)
     assert best.inliers is not None
     if best.inliers.is_enough:
         others = [one for one in candidates[1:] if differs(one.transform, best.transform)]
@@ -169,6 +174,14 @@ def iter_align_sections(
 
 align_sections = blocking(iter_align_sections)
 """`iter_align_sections` without progress."""
+
+
+def _share(share: float, is_clear: bool) -> float:
+    """A share of the longest way (fraction of 1), or of the way without a search by content."""
+    if not is_clear:
+        return share
+    searched = _TRIED - _REFINED
+    return (share - (searched if share >= _TRIED else 0.0)) / (1 - searched)
 
 
 def _search_by_content(
@@ -184,10 +197,10 @@ def _search_by_content(
         mirror=params.mirror,
         angle_step_deg=params.angle_step_deg,
     )
-    starts = yield from subprogress(scan, 0.5, 0.7)
+    starts = yield from subprogress(scan, _REFINED, _SEARCHED)
     candidates = []
     for number, start in enumerate(starts):
-        yield 0.7 + 0.15 * number / len(starts)
+        yield _SEARCHED + (_TRIED - _SEARCHED) * number / len(starts)
         candidates.append(_refined(pair, start, params))
     return candidates
 
@@ -391,9 +404,9 @@ def align_by_pieces(
 
     *align* registers one mask to another and yields the fraction done.
     """
-    whole = yield from subprogress(align(moving, fixed), 0.0, 0.5)
     parts = pieces_of(moving), pieces_of(fixed)
     counts = [len(pieces) for pieces in parts]
+    whole = yield from subprogress(align(moving, fixed), 0.0, 1.0 if max(counts) < 2 else 0.5)
     held = f"the sections hold {counts[0]} and {counts[1]} pieces of tissue (moving, fixed)"
     if max(counts) < 2:
         return whole

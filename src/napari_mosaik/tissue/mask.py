@@ -15,7 +15,7 @@ from napari_mosaik.core.corrections import Correction, correction_area
 from napari_mosaik.core.distance import within
 from napari_mosaik.core.frame import Mask
 from napari_mosaik.core.otsu import otsu_bin
-from napari_mosaik.core.progress import checkpoint, reach_of_item
+from napari_mosaik.core.progress import checkpoint, part_of_item, reach_of_item
 from napari_mosaik.core.rasterise import rasterise
 from napari_mosaik.core.shapes import AnnotatedShape
 from napari_mosaik.tissue.artefacts import (
@@ -165,9 +165,12 @@ class TissueParams(ArtefactParams):
     )
 
 
-_PADDED, _INKY, _RED, _MARKED = 0.04, 0.1, 0.17, 0.2
-_COUNTED, _SPLIT, _FOUND, _SIZED, _LABELLED = 0.25, 0.28, 0.36, 0.41, 0.47
+_PADDED, _INKY, _RED_SEEN, _RED_CLOSED, _RED, _MARKED = 0.045, 0.057, 0.08, 0.157, 0.163, 0.165
+_COUNTED, _SPLIT, _SMOOTHED, _CONTRASTED, _COLOURED, _FOUND = 0.17, 0.175, 0.205, 0.265, 0.335, 0.35
+_SPECKLESS, _GROWN, _SIZED, _GLASS_KNOWN, _LABELLED = 0.36, 0.37, 0.395, 0.41, 0.455
 """Shares of the time of `tissue_mask` (fractions of 1) after its stages, on a large slide."""
+_PEN_FOUND = 0.33
+"""Share of the time of `find_artefacts` (fraction of 1) when pen is found."""
 
 
 def tissue_mask(
@@ -225,7 +228,9 @@ def tissue_mask(
     checkpoint()
     reach_of_item(_FOUND)
     tissue = _without_small(found, params.min_speck_mm2 * 1e6 / image.lattice.sample_area_um2)
+    reach_of_item(_SPECKLESS)
     tissue = _grown_and_closed(tissue, spacing, params)
+    reach_of_item(_GROWN)
     checkpoint()
     tissue &= ~off
     tissue = _sized(tissue, image.lattice.sample_area_um2, params)
@@ -266,7 +271,8 @@ def find_artefacts(
     Raster
         (rows, columns) codes of `ARTEFACT_NAMES`.
     """
-    ink = ink_mask(overview.values, overview.lattice.spacing_um, params)
+    with part_of_item(0.0, _PEN_FOUND / _RED):
+        ink = ink_mask(overview.values, overview.lattice.spacing_um, params)
     return artefact_mask(overview, tissue, ink, blurred, params)
 
 
@@ -404,9 +410,11 @@ def red_marks(rgb: NDArray[np.uint8], spacing: tuple[float, float]) -> tuple[Mas
         Pixel size, µm.
     """
     red = np.concatenate([red_ink(rgb[rows]) for rows in _bands(rgb.shape[0])])
+    reach_of_item(_RED_SEEN)
     red = scipy.ndimage.binary_closing(red, np.ones((3, 3), bool)) & ~_padding(rgb)
     red = _without_small(red, _MIN_STROKE_UM2 / (spacing[0] * spacing[1]))
     pen = np.zeros(red.shape, bool)
+    reach_of_item(_RED_CLOSED)
     labels, _ = scipy.ndimage.label(red, np.ones((3, 3)))
     for number, window in enumerate(scipy.ndimage.find_objects(labels), 1):
         checkpoint()
@@ -449,9 +457,11 @@ def _foreground(rgb: NDArray[np.uint8], off: Mask, params: TissueParams) -> Mask
     # Noise alone has two classes, too, but they are grey and alike once it is averaged.
     reach_of_item(_SPLIT)
     smooth = scipy.ndimage.uniform_filter(rgb, (_RIM_PX, _RIM_PX, 0))
+    reach_of_item(_SMOOTHED)
     if _saturation(smooth[dark]) < _GREY_SATURATION:
         levels = _grey(smooth)
         contrast = min(contrast, float(levels[bright].mean() - levels[dark].mean()))
+    reach_of_item(_CONTRASTED)
     if contrast < params.min_contrast:
         raise InputError(
             _NOTHING_FOUND.format(
@@ -460,6 +470,7 @@ def _foreground(rgb: NDArray[np.uint8], off: Mask, params: TissueParams) -> Mask
         )
     if _saturation(rgb[bright]) > params.coloured_glass:
         return ~off
+    reach_of_item(_COLOURED)
     frame = _frame(grey, off)
     if frame <= threshold:
         return bright if frame <= _NEARLY_BLACK else dark
@@ -499,8 +510,11 @@ def _pale_threshold(
             rims = scipy.ndimage.binary_dilation(grey <= threshold, iterations=_RIM_PX) | off
             own = (grey <= second) & ~rims
             rim_only = np.count_nonzero(own) < _OWN_SHARE * pale.sum()
-            if share < _PALE_SHARE or rim_only or not _has_edge(grey, own, rims, frame):
+            if share < _PALE_SHARE or rim_only:
                 break
+            with part_of_item(_COLOURED, _FOUND):
+                if not _has_edge(grey, own, rims, frame):
+                    break
         threshold = second
     return threshold
 
@@ -515,8 +529,11 @@ def _has_edge(
     """
     inside = scipy.ndimage.median_filter(dark.view(np.uint8), 3).view(bool)
     inside = scipy.ndimage.binary_opening(inside, np.ones((3, 3), bool))
+    reach_of_item(0.2)
     within_px = scipy.ndimage.distance_transform_edt(inside)
+    reach_of_item(0.65)
     beyond_px = scipy.ndimage.distance_transform_edt(~inside)
+    reach_of_item(0.95)
     inner = (within_px >= 2) & (within_px <= 5) & ~off
     outer = (beyond_px >= 2) & (beyond_px <= 5) & ~off
     if not (inner.any() and outer.any()):
@@ -544,6 +561,7 @@ def _no_tissue(
     if not glass.size:
         return none
     white = np.maximum(np.median(glass, axis=0), 1.0)
+    reach_of_item(_GLASS_KNOWN)
     grey = _grey(rgb)
     level, noise = float(np.median(_grey(glass))), max(1.0, float(_grey(glass).std()))
     labels, _ = scipy.ndimage.label(tissue, np.ones((3, 3)))
@@ -553,10 +571,9 @@ def _no_tissue(
     for number, window in enumerate(windows, 1):
         checkpoint()
 
-        def tell(part: float, first: float = done[number - 1], last: float = done[number]) -> None:
-            reach_of_item(_LABELLED + (1 - _LABELLED) * (first + part * (last - first)))
-
-        tell(0.0)
+        first, last = (_LABELLED + (1 - _LABELLED) * one for one in done[number - 1 : number + 1])
+        edge_from = first + 0.55 * (last - first)
+        reach_of_item(first)
         around = tuple(slice(max(0, part.start - 8), part.stop + 8) for part in window)
         own = labels[around] == number
         dark = found[around] & own
@@ -564,12 +581,14 @@ def _no_tissue(
             continue
         others = off[around] | (tissue[around] & ~own)
         od = -np.log(np.maximum(rgb[around][dark], 1) / white)
+        reach_of_item(first + 0.15 * (last - first))
         hue = np.median(np.ptp(od, axis=1) / np.maximum(od.max(axis=1), 1e-6))
-        tell(0.35)
+        reach_of_item(first + 0.35 * (last - first))
         thickness = 2 * scipy.ndimage.distance_transform_edt(dark, sampling=spacing).max()
-        tell(0.55)
+        reach_of_item(edge_from)
         even = float(grey[around][dark].std()) < 1.5 * noise
-        edge = _has_edge(grey[around], dark, others, level, unknown=True)
+        with part_of_item(edge_from, last):
+            edge = _has_edge(grey[around], dark, others, level, unknown=True)
         dust = hue < _COLOURLESS and (even or thickness < _THIN_UM)
         if not edge or (dust and not colourless):
             none[around] |= own

@@ -40,6 +40,8 @@ __all__ = [
 T = TypeVar("T")
 _REPORT_S = 1.0
 """How often progress is reported while no item ends, s."""
+_TELL_S = 0.25
+"""How often that of an item that tells it is reported, s."""
 _ASK_S = 0.25
 """How often a computation on a worker asks its scheduler whether it shall stop, s."""
 _WORKERS_S = 60.0
@@ -151,7 +153,9 @@ def in_parallel(
         yield from _on_threads(work, todo, min(n_workers(), at_once or n_workers()))
 
 
-def _on_threads(work: Callable[[T], object], todo: list[T], n: int) -> Iterator[int]:
+def _on_threads(
+    work: Callable[[T], object], todo: list[T], n: int, report_s: float | None = None
+) -> Iterator[int]:
     from dask.threaded import get
 
     stopped, asked = threading.Event(), stop_asked()
@@ -181,7 +185,7 @@ def _on_threads(work: Callable[[T], object], todo: list[T], n: int) -> Iterator[
     try:
         count = 0
         while count < len(todo):
-            ended, error = _next(done)
+            ended, error = _next(done, _REPORT_S if report_s is None else report_s)
             if error is not None:
                 raise error
             count += ended
@@ -197,28 +201,33 @@ def beside(
 ) -> Generator[Progress, None, T]:
     """Call *work*, which yields no progress, on another thread; its result.
 
-    The *progress* is repeated once a second; it moves on to *stop* (fraction of 1) as far as the
+    The *progress* is repeated once a second; it moves on to *stop* (fraction of 1) as soon as the
     work tells by `reach_of_item`.  Closing waits for the next checkpoint of *work*.
     """
     found: list[T] = []
     reached = [0.0]
-    start = progress.fraction
+    start = reported = progress.fraction
 
     def one(_: None) -> None:
         with of_this_item(partial(reached.__setitem__, 0)):
             found.append(work())
 
     yield progress
-    for _ in _on_threads(one, [None], 1):
+    last = time.monotonic()
+    for _ in _on_threads(one, [None], 1, min(_TELL_S, _REPORT_S)):
         share = start if stop is None else start + (stop - start) * reached[0]
-        yield Progress(share, 1, progress.text)
+        if share > reported or time.monotonic() - last >= _REPORT_S:
+            reported, last = share, time.monotonic()
+            yield Progress(share, 1, progress.text)
     return found[0]
 
 
-def _next(done: queue.SimpleQueue[Exception | None]) -> tuple[bool, Exception | None]:
-    """Whether an item has ended within a second, and its error; raises if asked to stop."""
+def _next(
+    done: queue.SimpleQueue[Exception | None], within_s: float
+) -> tuple[bool, Exception | None]:
+    """Whether an item has ended within a time, and its error; raises if asked to stop."""
     began = time.monotonic()
-    while time.monotonic() - began < _REPORT_S:
+    while time.monotonic() - began < within_s:
         checkpoint()
         with contextlib.suppress(queue.Empty):
             return True, done.get(timeout=_CHECK_S)

@@ -37,6 +37,7 @@ from napari_mosaik.core.catalogue import (
 )
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import FloatArray
+from napari_mosaik.core.progress import part_of_item
 from napari_mosaik.io.files import read_json
 from napari_mosaik.kinetics import CURVE_NAMES, TILE_TIMES_H, curve_columns
 from napari_mosaik.register import transform_of
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ALWAYS_READ",
+    "INPUTS_READ",
     "OF_SLIDE",
     "PREDICTOR_READS",
     "check_tiles",
@@ -61,6 +63,11 @@ __all__ = [
 ]
 
 FRACTION_SPACING_UM = 10.0
+_LOADED, INPUTS_READ = 0.1, 0.9
+"""Shares of the prediction's time (fractions of 1) when the library is there and the inputs are, on
+a large slide."""
+_TISSUE_READ, _CLASSES_READ, _VESSELS_READ = 0.3, 0.4, 0.9
+"""Shares of the time of reading the inputs after its parts."""
 
 OF_SLIDE: dict[str, tuple[Artifact[Any], ...]] = {
     "he": (CLASSES, ALIGNMENT["he"], CORRECTED_NUCLEUS_OBJECTS),
@@ -166,14 +173,17 @@ def _fractions(read: Callable[[Artifact[Any]], Any], without_classes: bool) -> A
 
     tissue = read(TISSUE[REFERENCE])
     lattice = tissue.lattice.resized(FRACTION_SPACING_UM)
-    inside = area_fractions(tissue, lattice)[..., 0]
+    with part_of_item(0.0, _TISSUE_READ):
+        inside = area_fractions(tissue, lattice)[..., 0]
     if without_classes:
         classes = np.zeros((*lattice.shape, 2))
     else:
         to_reference = transform_of(read(ALIGNMENT["he"]))
         found = read(CLASSES)
-        classes = area_fractions(found, lattice, MEASURED_CLASSES, to_reference, oversample=2)
-    vessels = area_fractions(read(CORRECTED_VESSELS), lattice, oversample=5)[..., 0]
+        with part_of_item(_TISSUE_READ, _CLASSES_READ):
+            classes = area_fractions(found, lattice, MEASURED_CLASSES, to_reference, oversample=2)
+    with part_of_item(_CLASSES_READ, _VESSELS_READ):
+        vessels = area_fractions(read(CORRECTED_VESSELS), lattice, oversample=5)[..., 0]
     return stack_fractions(classes[..., 0], classes[..., 1], vessels, inside, lattice)
 
 
@@ -217,7 +227,8 @@ def predictor_inputs(
         absent,
         card["features"],
     )
-    return model, (yield from beside(read, Progress(0.3, 1, "reading the inputs")))
+    reading = Progress(_LOADED, 1, "reading the inputs")
+    return model, (yield from beside(read, reading, INPUTS_READ))
 
 
 def checked_model(folder: Path) -> TrainedModel:

@@ -25,7 +25,12 @@ from napari_mosaik.core.frame import Lattice, Mask
 from napari_mosaik.core.progress import checkpoint
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.core.table import Table
-from napari_mosaik.workflow.slide_blocks import drop_damaged_objects, resample_mask, split_table
+from napari_mosaik.workflow.slide_blocks import (
+    drop_damaged_objects,
+    mask_mm2,
+    resample_mask,
+    split_table,
+)
 from napari_mosaik.workflow.step_context import BlockResults, StepContext
 
 if TYPE_CHECKING:
@@ -34,7 +39,22 @@ if TYPE_CHECKING:
     from napari_mosaik.segment.run_length import LabelRuns
     from napari_mosaik.segment.stitch import ObjectStitcher
 
-__all__ = ["block_nuclei", "join_nuclei", "measured_nuclei", "stain_vectors", "tissue_near"]
+__all__ = [
+    "FOUND",
+    "JOINED",
+    "block_nuclei",
+    "join_nuclei",
+    "measured_nuclei",
+    "share_before",
+    "stain_vectors",
+    "tissue_near",
+]
+
+FOUND, JOINED = 0.97, 0.98
+"""Shares of the step's time (fractions of 1) when all blocks are found, and joined."""
+_BEFORE_S, _S_PER_MPX, _BEFORE_LIMIT = 2.0, 0.2, 0.3
+"""Time until the blocks begin, and of a million pixels of tissue on two cores, s; the largest share
+of the step (fraction of 1) that the first is told to be."""
 
 _PART_PX = 1216
 """Edge of the parts of a block that are labelled and measured one after the other."""
@@ -44,6 +64,15 @@ def stain_vectors(inputs: StepContext) -> NDArray[np.float64] | None:
     """OD vectors of the H&E slide's own stains, shape (3, 2), dimensionless; None where unknown."""
     fit = inputs.read(STAIN_FIT) if inputs.has(STAIN_FIT) else None
     return np.array(fit["vectors"], float).T if fit and fit["usable"] else None
+
+
+def share_before(mask: Raster, spacing_um: float) -> float:
+    """What is done of the step (fraction of 1) when the blocks begin: little on a large slide.
+
+    *mask* is that of the tissue (rows, columns); nuclei are looked for at *spacing_um*, µm.
+    """
+    tissue_mpx = mask_mm2(mask) / spacing_um**2
+    return min(_BEFORE_LIMIT, _BEFORE_S / (_BEFORE_S + _S_PER_MPX * tissue_mpx))
 
 
 def tissue_near(mask: Raster, distance_um: float) -> Raster:
@@ -177,5 +206,6 @@ def join_nuclei(
 
     joined = ObjectStitcher(lattice.shape, [window for _, _, window in parts], load)
     for done in joined.join():
-        yield Progress(0.94 + 0.02 * done / len(parts), 1, "joining nuclei across blocks")
+        share = FOUND + (JOINED - FOUND) * done / len(parts)
+        yield Progress(share, 1, "joining nuclei across blocks")
     return joined

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 __all__ = ["ALIGN", "density_of", "low_confidence_warning"]
 
 DENSITY_SPACING_UM = 10.0
+_READ = 0.1
+"""Share of the time of a stain's registration (fraction of 1) in which the slides are read."""
 
 
 def low_confidence_warning(document: dict[str, Any], title: str) -> str:
@@ -139,14 +141,14 @@ def _reported(
 
 def _stain_step(stain: str) -> Step[AlignParams]:
     def body(inputs: StepContext, params: AlignParams) -> Generator[Progress, None, Results]:
-        yield Progress(0.1, 1, "aligning")
+        yield Progress(0.0, 1, "aligning")
         given = _given_transform(inputs, stain, params)
         masks = inputs.read(TISSUE[stain]), inputs.read(TISSUE[REFERENCE])
         if given is None and not params.use_intensity:
             by_outline = partial(register.iter_align_masks, params=params)
-            alignment = yield from _reported(align_by_pieces(*masks, by_outline), 0.1)
+            alignment = yield from _reported(align_by_pieces(*masks, by_outline), 0.0)
             return {ALIGNMENT[stain]: alignment.to_dict()}
-        yield Progress(0.1, 1, "reading the haematoxylin")
+        yield Progress(0.0, 1, "reading the haematoxylin")
         densities = _density(inputs, stain), _density(inputs, REFERENCE)
         if given is not None:
             alignment = register.assess_sections(
@@ -157,7 +159,7 @@ def _stain_step(stain: str) -> Step[AlignParams]:
         def by_content(moving: Raster, fixed: Raster) -> Generator[float, None, Alignment]:
             return register.iter_align_sections(moving, fixed, *densities, params)
 
-        alignment = yield from _reported(align_by_pieces(*masks, by_content), 0.2)
+        alignment = yield from _reported(align_by_pieces(*masks, by_content), _READ)
         return {ALIGNMENT[stain]: alignment.to_dict()}
 
     title = STAIN_TITLES[stain]

@@ -29,6 +29,7 @@ from napari_mosaik.core.catalogue import (
 from napari_mosaik.core.params import Params, PowerOf2, setting
 from napari_mosaik.core.progress import map_progress
 from napari_mosaik.core.table import Table
+from napari_mosaik.workflow.parallel import beside
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.step_context import StepContext
 
@@ -104,7 +105,8 @@ def _body(inputs: StepContext, params: DoseStepParams) -> Generator[Progress, No
                     about[key] = before.about[column]
             records[name] = {**records_before[same], "plan": plan.model_dump(mode="json")}
             continue
-        facts = PlanFacts(inputs, plan, files)
+        looking = Progress(start, 1, f"plan {name}")
+        facts = yield from beside(partial(PlanFacts, inputs, plan, files), looking)
         work = iter_plan_dose(plan, facts.uptake, files.get("kernel"), params.samples)
         result = yield from map_progress(work, partial(_progress, name, start, stop - start))
         for column, values in result.columns.items():

@@ -40,9 +40,12 @@ from napari_mosaik.workflow.slide_blocks import (
     tissue_areas,
 )
 from napari_mosaik.workflow.slide_nuclei import (
+    FOUND,
+    JOINED,
     block_nuclei,
     join_nuclei,
     measured_nuclei,
+    share_before,
     stain_vectors,
     tissue_near,
 )
@@ -75,6 +78,7 @@ def _body(inputs: StepContext, params: NucleiParams) -> Generator[Progress, None
     with inputs.slide("he") as slide:
         model, about = yield from _slide_model(inputs, slide, mask, params, vectors)
     is_network = params.method == "stardist"
+    before = share_before(mask, model.spacing_um)
     # Opened a second time: the tiles that were sampled make way for the blocks.
     with inputs.slide("he") as slide:
         size = NETWORK_BLOCK_PX if is_network else BLOCK_PX
@@ -100,14 +104,14 @@ def _body(inputs: StepContext, params: NucleiParams) -> Generator[Progress, None
             tissue,
             find,
             "finding nuclei",
-            start=0.05,
-            stop=0.94,
+            start=before,
+            stop=FOUND,
             at_once=_blocks_at_once() if is_network else 0,
             weights=_weights([blocks[index] for index in tissue], near),
         )
     joined = yield from join_nuclei(lattice, [blocks[index] for index in tissue], parts)
     labels = yield from inputs.write_labels(
-        LabelImage(joined, lattice), "storing nuclei", start=0.96
+        LabelImage(joined, lattice), "storing nuclei", start=JOINED
     )
     from napari_mosaik.segment.plausible import cell_doubts
 
@@ -168,6 +172,7 @@ def _network(
     from napari_mosaik.segment.stardist import StarDistNuclei, intensity_range
 
     lattice = slide.working_lattice(weights.spacing_um)
+    before = share_before(mask, weights.spacing_um)
     pixels = yield from sample_tissue(
         inputs,
         slide,
@@ -175,6 +180,8 @@ def _network(
         mask,
         n_blocks=_SAMPLED_BLOCKS,
         stride=_STRIDE,
+        start=0.6 * before,
+        stop=before,
     )
     low, high = intensity_range(pixels)
     if high - low < _MIN_RANGE:
@@ -206,7 +213,14 @@ def slide_threshold(
 
     def pooled() -> Generator[Progress, None, NDArray[np.float64]]:
         return sample_tissue(
-            inputs, slide, lattice, mask, n_blocks=_SAMPLED_BLOCKS, stride=_STRIDE, measure=density
+            inputs,
+            slide,
+            lattice,
+            mask,
+            n_blocks=_SAMPLED_BLOCKS,
+            stride=_STRIDE,
+            stop=share_before(mask, max(lattice.spacing_um)),
+            measure=density,
         )
 
     depends = [model.vectors.tolist(), lattice.spacing_um, model.params.smoothing_um]

@@ -40,7 +40,7 @@ from napari_mosaik.tissue.mask import (
     find_artefacts,
     red_marks,
 )
-from napari_mosaik.workflow.parallel import beside
+from napari_mosaik.workflow.parallel import beside, n_workers
 from napari_mosaik.workflow.slide_blocks import blocks_with_tissue, resample_mask
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.step_context import StepContext
@@ -51,16 +51,25 @@ if TYPE_CHECKING:
 __all__ = ["FIND_TISSUE"]
 
 _MIN_RED_MM2 = 0.02
-_TISSUE, _SHARPNESS, _ARTEFACTS = 0.06, 0.37, 0.87
-"""Shares of a large slide's time (fractions of 1) before each kind is detected."""
+_READ, _DETECTED, _MEASURED, _MARKED = range(4)
+_TIMES_S = (0.45, 3.0, 4.9, 0.65, 0.7)
+"""Processor time of the parts on a large slide, s: until the overview is read, tissue is detected,
+sharpness is measured (on all cores), artefacts are detected, and excluded."""
+
+
+def _shares(before: float) -> list[float]:
+    """What is done of the step (fraction of 1) after each of its parts, with *before* earlier."""
+    times = np.array(_TIMES_S)
+    times[_MEASURED] /= n_workers()
+    return list(before + (1 - before) * np.cumsum(times) / times.sum())
 
 
 def _blurred(
-    inputs: StepContext, slide: Slide, tissue: Raster, params: TissueParams, before: float
+    inputs: StepContext, slide: Slide, tissue: Raster, params: TissueParams, shares: list[float]
 ) -> Generator[Progress, None, Mask | None]:
     """Mask of blur on the lattice of *tissue*, from one pass over it; None where not looked for.
 
-    *before* is the share of the step that was done earlier.
+    *shares* of the step are done after its parts.
     """
     from napari_mosaik.io.slide import View
 
@@ -75,7 +84,7 @@ def _blurred(
         start = (block.rows.start, block.cols.start)
         return sharpness_sums(luma(views[0].values), start, block.inner)
 
-    start, stop = (before + (1 - before) * share for share in (_SHARPNESS, _ARTEFACTS))
+    start, stop = shares[_DETECTED], shares[_MEASURED]
     parts = yield from inputs.stream(
         "sharpness", stream, chosen, measure, "measuring sharpness", start=start, stop=stop
     )
@@ -101,6 +110,7 @@ def _step(stain: str) -> Step[TissueParams]:
     def body(inputs: StepContext, params: TissueParams) -> Generator[Progress, None, Results]:
         with inputs.slide(stain) as slide:
             before = 0.5 if slide.damage_policy == "skip" else 0.0
+            shares = _shares(before)
             if slide.damage_policy == "skip":
                 # A coarse level may be intact where the finest one is not: all tiles are tried.
                 for done, total in slide.find_damage():
@@ -110,17 +120,16 @@ def _step(stain: str) -> Step[TissueParams]:
             valid = slide.valid_mask(overview.lattice)
             if slide.damage_policy == "skip":
                 inputs.note(DAMAGED, slide.damage_record())
-            start, stop = (before + (1 - before) * share for share in (_TISSUE, _SHARPNESS))
-            detecting = Progress(start, 1, "detecting tissue")
+            detecting = Progress(shares[_READ], 1, "detecting tissue")
             detect = partial(tissue_mask, overview, params, valid)
-            tissue = yield from beside(detect, detecting, stop)
+            tissue = yield from beside(detect, detecting, shares[_DETECTED])
             artefacts = inputs.previous_result(ARTEFACT_MASK[stain], edits, marks)
             if artefacts is None:  # a pass over the slide, on which no correction depends
-                blurred = yield from _blurred(inputs, slide, tissue, params, before)
-                share = before + (1 - before) * _ARTEFACTS
-                looking = Progress(share, 1, "detecting pen, folds and bubbles")
+                blurred = yield from _blurred(inputs, slide, tissue, params, shares)
+                looking = Progress(shares[_MEASURED], 1, "detecting pen, folds and bubbles")
                 look = partial(find_artefacts, overview, tissue.values, blurred, params)
-                artefacts = yield from beside(look, looking)
+                artefacts = yield from beside(look, looking, shares[_MARKED])
+        yield Progress(shares[_MARKED], 1, "excluding artefacts")
         marked = inputs.corrections(f"artefacts_{stain}")
         manual = apply_artefact_corrections(artefacts, marked)
         inputs.note(ARTEFACT_AREAS, artefact_areas_mm2(manual.mask))
