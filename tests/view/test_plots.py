@@ -9,7 +9,7 @@ from scipy import stats
 from napari_mosaik.core import InputError, Lattice, Raster, Table, TileGrid
 from napari_mosaik.view import plots, spatial_plots
 from napari_mosaik.view.board import board_maps
-from napari_mosaik.view.figure import as_png, paint
+from napari_mosaik.view.figure import as_png, fit_axis_labels, paint
 from napari_mosaik.view.report import figures as panels
 from napari_mosaik.view.tile_data import TileData
 
@@ -221,3 +221,24 @@ def test_no_two_tick_labels_overlap(figure):
                     across = min(one.x1, other.x1) - max(one.x0, other.x0)
                     down = min(one.y1, other.y1) - max(one.y0, other.y0)
                     assert min(across, down) <= 0.5, [label.get_text() for label in labels]
+
+
+def test_labels_of_axes_fit_a_figure_that_is_low():
+    time = np.linspace(1, 100, 50)
+    figure = plots.kinetics_figure(time, {"free": np.exp(-time / 30)})
+    label = figure.axes[0].yaxis.label
+
+    def is_inside():
+        figure.draw_without_rendering()
+        box = label.get_window_extent()
+        return figure.bbox.y0 <= box.y0 and box.y1 <= figure.bbox.y1
+
+    figure.set_size_inches(3.4, 1.1)
+    assert not is_inside()
+    fit_axis_labels(figure)
+    assert is_inside()
+    assert label.get_text() == "concentration\n[µM]"
+    figure.set_size_inches(3.4, 4.0)
+    fit_axis_labels(figure)
+    assert is_inside()
+    assert (label.get_text(), label.get_fontsize()) == ("concentration [µM]", 9)

@@ -66,6 +66,23 @@ def test_a_predictor_of_the_cohort_is_chosen_and_one_of_the_case_refused(
         choose_predictor(case, case.root)
 
 
+def test_long_names_without_room_are_told_apart_by_their_ends(qtbot):
+    from napari_mosaik.widgets.base.controls import LongChoice
+
+    box = LongChoice()
+    qtbot.addWidget(box)
+    box.addItems(
+        [f"mosaik of cases A1, A2, A3, A4, A5, A6, A7, A8 and {end}" for end in ("B1", "C2")]
+    )
+    box.resize(140, 30)
+    looks = []
+    for row in (0, 1):
+        box.setCurrentIndex(row)
+        assert box.toolTip() == box.itemText(row)
+        looks.append(box.grab().toImage())
+    assert looks[0] != looks[1]
+
+
 def test_no_page_is_wider_than_the_dock(opened):
     """A page that needs more width than there is would be cut on both sides."""
     width = opened.page_area.viewport().width()

@@ -7,7 +7,9 @@ import pytest
 
 from napari_mosaik.core import InputError, Progress
 from napari_mosaik.core.catalogue import TISSUE, VESSEL_OBJECTS, VESSELS
+from napari_mosaik.widgets import dock as dock_module
 from napari_mosaik.widgets.base import case_controller as controller_module
+from napari_mosaik.widgets.base.controls import show_from_top
 from napari_mosaik.widgets.canvas.live_layers import PREFIX
 from napari_mosaik.workflow import run as run_module
 from napari_mosaik.workflow.steps import STEPS, step_named
@@ -25,6 +27,25 @@ def test_no_case_offers_three_ways_on(dock):
     assert not dock.header.isVisible()
     texts = [b.text() for b in (dock.welcome.open, dock.welcome.new, dock.welcome.sample)]
     assert texts == ["Open case…", "New from slides…", "Open sample cohort…"]
+
+
+def test_a_page_that_is_opened_is_shown_from_its_top(qtbot, dock, opened, cohort, monkeypatch):
+    from qtpy.QtCore import QPoint
+
+    shown = []
+    monkeypatch.setattr(dock_module, "show_from_top", lambda *call: shown.append(call))
+    opened(dock, cohort)
+    area, page = dock.page_area, dock.pages["Uptake (PET)"]
+    page.set_open(True)
+    qtbot.waitUntil(lambda: page.height() > area.viewport().height() > 0)
+    qtbot.waitUntil(lambda: (area, page) in shown)
+    for before in (0, area.verticalScrollBar().maximum()):
+        area.verticalScrollBar().setValue(before)
+        show_from_top(area, page)
+        assert page.mapTo(area.viewport(), QPoint(0, 0)).y() == 0
+    area.verticalScrollBar().setValue(0)
+    show_from_top(area, dock.case_page)  # is there as a whole
+    assert area.verticalScrollBar().value() == 0
 
 
 def test_open_run_and_see_the_layer(qtbot, dock, opened, fresh_case):

@@ -20,6 +20,7 @@ __all__ = [
     "KEEP_INK",
     "as_png",
     "axis_label",
+    "fit_axis_labels",
     "new_figure",
     "note",
     "paint",
@@ -30,6 +31,9 @@ __all__ = [
 ]
 
 _FONT = 9
+_SMALLEST = 6
+_BESIDE_PX = 36
+"""What the labels of the ticks and of the other axis take beside an axis."""
 _GAP_PX = 4
 """Least distance of two labels of an axis."""
 KEEP_INK = "ink"
@@ -64,6 +68,27 @@ def separate_labels(figure: Figure, axes: Axes) -> None:
     if any(right.x0 - left.x1 < _GAP_PX for left, right in pairwise(boxes)):
         for label in labels:
             label.set_rotation(90)
+
+
+def fit_axis_labels(figure: Figure) -> None:
+    """Break the labels of axes before their unit, and shrink them, where the figure is too small.
+
+    A label stands beside the middle of its axis, which is above that of the figure: the labels of
+    the ticks and of the other axis lie below.
+    """
+    sizes = figure.bbox.height - _BESIDE_PX, figure.bbox.width - _BESIDE_PX
+    for axes in figure.axes:
+        for label, room in zip((axes.yaxis.label, axes.xaxis.label), sizes, strict=True):
+            whole = label.get_text().replace("\n[", " [")
+            for text in (whole, whole.replace(" [", "\n[")):
+                label.set_fontsize(_FONT)
+                label.set_text(text)
+                box = label.get_window_extent()
+                length = box.height if label is axes.yaxis.label else box.width
+                if length <= room:
+                    break
+            else:
+                label.set_fontsize(max(_SMALLEST, _FONT * room / length))
 
 
 def axis_label(words: str, unit: str = "") -> str:

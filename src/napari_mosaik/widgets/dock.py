@@ -21,6 +21,7 @@ from napari_mosaik.widgets.annotate.annotate_dock import AnnotateDock
 from napari_mosaik.widgets.annotate.two_readers import TwoReaders
 from napari_mosaik.widgets.base.case_controller import CaseController, missing_sources
 from napari_mosaik.widgets.base.controls import (
+    SETTLED_MS,
     Banner,
     Collapsible,
     DeviceChoice,
@@ -32,6 +33,7 @@ from napari_mosaik.widgets.base.controls import (
     grey_again,
     scrolled,
     show_field,
+    show_from_top,
     wrapped_label,
 )
 from napari_mosaik.widgets.base.gc_tuning import Turns, WindowFirst, freeze_window
@@ -201,6 +203,10 @@ class MosaikDock(QWidget):
             page.preview.connect(self._preview)
             page.confirm_reset = self._confirm_reset
             page.models = self._models
+        self._opened: Page | None = None
+        self._show_soon = QTimer(self)
+        self._show_soon.setSingleShot(True)
+        self._show_soon.timeout.connect(self._show_opened)
         self.controller.case_opened.connect(partial(self._prepare_soon.start, _CALM_MS))
         self.viewer.events.theme.connect(self._another_theme)
         for calm in (events.tile_data, self.canvas.events.layout):
@@ -358,7 +364,12 @@ class MosaikDock(QWidget):
         for page in self._all_pages():
             if page is not opened and page.is_open:
                 page.set_open(False)
-        QTimer.singleShot(0, lambda: self.page_area.ensureWidgetVisible(opened, 0, 0))
+        self._opened = opened
+        self._show_soon.start(SETTLED_MS)
+
+    def _show_opened(self) -> None:
+        if self._opened is not None and self._opened.is_open:
+            show_from_top(self.page_area, self._opened)
 
     def _dismiss(self) -> None:
         self.workspace.problem = None

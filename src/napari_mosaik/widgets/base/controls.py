@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, cast
 
-from qtpy.QtCore import QCoreApplication, QEvent, QLocale, QObject, Qt, QTimer, Signal
-from qtpy.QtGui import QColor, QFocusEvent, QGuiApplication, QKeyEvent, QKeySequence
+from qtpy.QtCore import QCoreApplication, QEvent, QLocale, QObject, QPoint, Qt, QTimer, Signal
+from qtpy.QtGui import QColor, QFocusEvent, QGuiApplication, QKeyEvent, QKeySequence, QPaintEvent
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QAbstractSlider,
@@ -25,6 +25,9 @@ from qtpy.QtWidgets import (
     QScrollArea,
     QScrollBar,
     QSizePolicy,
+    QStyle,
+    QStyleOptionComboBox,
+    QStylePainter,
     QTabBar,
     QTableWidget,
     QTableWidgetItem,
@@ -43,10 +46,12 @@ from napari_mosaik.widgets.base.worker import Job, Problem, Report
 from napari_mosaik.workflow.parallel import compute_devices
 
 __all__ = [
+    "SETTLED_MS",
     "Banner",
     "Collapsible",
     "DeviceChoice",
     "JobBar",
+    "LongChoice",
     "button",
     "calm_wheel",
     "clear",
@@ -59,13 +64,14 @@ __all__ = [
     "row",
     "scrolled",
     "show_field",
+    "show_from_top",
     "shrinkable",
     "table_of",
     "wrapped_label",
 ]
 
 _STEPS = 1000
-_SETTLED_MS = 50
+SETTLED_MS = 50
 """A page that has just been unfolded has its final size after this."""
 
 
@@ -450,6 +456,32 @@ def shrinkable(box: QComboBox) -> QComboBox:
     return box
 
 
+class LongChoice(QComboBox):
+    """A choice among long names: one that has no room lacks its middle, and is its own tooltip.
+
+    Names of models begin with their kind and end with the cases that they were trained on.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        shrinkable(self)
+        self.view().setTextElideMode(Qt.TextElideMode.ElideMiddle)
+        self.currentTextChanged.connect(self.setToolTip)
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        """Draw the box with the beginning and the end of its text."""
+        option = QStyleOptionComboBox()
+        self.initStyleOption(option)
+        style, painter = self.style(), QStylePainter(self)
+        part = QStyle.SubControl.SC_ComboBoxEditField
+        room = style.subControlRect(QStyle.ComplexControl.CC_ComboBox, option, part, self).width()
+        middle = Qt.TextElideMode.ElideMiddle
+        option.currentText = self.fontMetrics().elidedText(self.currentText(), middle, room - 4)
+        painter.drawComplexControl(QStyle.ComplexControl.CC_ComboBox, option)
+        painter.drawControl(QStyle.ControlElement.CE_ComboBoxLabel, option)
+        painter.end()
+
+
 def scrolled(widget: QWidget) -> QScrollArea:
     """The widget in an area that scrolls vertically only."""
     area = _Scrolled(widget)
@@ -457,6 +489,18 @@ def scrolled(widget: QWidget) -> QScrollArea:
     area.setFrameShape(QFrame.Shape.NoFrame)
     area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
     return area
+
+
+def show_from_top(area: QScrollArea, part: QWidget) -> None:
+    """Scroll as little as shows a part of a scrolled area; its top where all of it has no room.
+
+    Qt's `ensureWidgetVisible` shows the middle of what is too high.
+    """
+    bar, content = area.verticalScrollBar(), area.widget()
+    assert content is not None
+    top = part.mapTo(content, QPoint(0, 0)).y()
+    lowest = top + part.height() - area.viewport().height()
+    bar.setValue(min(top, max(bar.value(), lowest)))
 
 
 def show_field(field: QWidget) -> None:
@@ -473,7 +517,7 @@ def show_field(field: QWidget) -> None:
     timer = QTimer(field)
     timer.setSingleShot(True)
     timer.timeout.connect(show)
-    timer.start(_SETTLED_MS)
+    timer.start(SETTLED_MS)
 
 
 class Collapsible(QWidget):

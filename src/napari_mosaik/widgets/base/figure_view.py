@@ -10,7 +10,7 @@ from qtpy.QtCore import Qt, QTimer
 from qtpy.QtGui import QImage, QMouseEvent, QPainter, QPaintEvent
 from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
 
-from napari_mosaik.view.figure import paint
+from napari_mosaik.view.figure import fit_axis_labels, paint
 
 if TYPE_CHECKING:
     from matplotlib.backend_bases import Event, MouseEvent
@@ -52,6 +52,7 @@ class FigureView(QWidget):
         self.canvas = FigureCanvasQTAgg(figure)  # type: ignore[no-untyped-call]
         self.canvas.setMinimumSize(120, 100)
         self.canvas.mpl_connect("button_press_event", self._press)
+        self.canvas.mpl_connect("resize_event", lambda _: fit_axis_labels(figure))
         self._layout.addWidget(self.canvas)
 
     def show_when_seen(self, draw: Callable[[], Figure | None]) -> None:

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QComboBox,
@@ -36,6 +37,7 @@ from napari_mosaik.view.models import (
 )
 from napari_mosaik.widgets.base.controls import (
     Collapsible,
+    LongChoice,
     button,
     column,
     fill_table,
@@ -437,8 +439,7 @@ class PredictorPanel(QWidget):
             self._train,
             "Runs missing steps of the other cases, and trains the predictor without this case",
         )
-        self.choice = QComboBox()
-        shrinkable(self.choice)
+        self.choice = LongChoice()
         self.use = button("Use", self._use, "Predicts this case with the chosen predictor")
         self.browse = button("From a folder…", self._browse, "The folder of a trained predictor")
         self.pause = button("Pause", self._pause, "Pauses after the current batch; nothing is lost")
@@ -504,6 +505,8 @@ class PredictorPanel(QWidget):
         self.choice.clear()
         for one in known:
             self.choice.addItem(one.title, one.folder)
+            last = self.choice.count() - 1
+            self.choice.setItemData(last, one.title, Qt.ItemDataRole.ToolTipRole)
         self.choice.setVisible(bool(known))
         self.use.setVisible(bool(known))
         self.use.setEnabled(idle)
