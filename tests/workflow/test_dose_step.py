@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import threading
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,7 +31,7 @@ from napari_mosaik.core.catalogue import (
     UPTAKE,
 )
 from napari_mosaik.core.errors import InputError
-from napari_mosaik.core.progress import run_to_end
+from napari_mosaik.core.progress import of_this_item, run_to_end
 from napari_mosaik.dosimetry import NUCLIDES
 from napari_mosaik.io import Case
 from napari_mosaik.twin.chain import Chain
@@ -42,12 +43,14 @@ from napari_mosaik.view.report.dose import (
     dose_warnings,
 )
 from napari_mosaik.view.report.validation import case_checks
+from napari_mosaik.workflow import parallel
 from napari_mosaik.workflow.case_status import case_status, cohort_line
+from napari_mosaik.workflow.plan_dose import PlanModel
 from napari_mosaik.workflow.plan_facts import PlanFacts
 from napari_mosaik.workflow.plan_record import Plan, Spreads
 from napari_mosaik.workflow.plans import remove_plan, rename_plan, write_plan
 from napari_mosaik.workflow.recipe import read_recipe, write_recipe
-from napari_mosaik.workflow.run import run_until
+from napari_mosaik.workflow.run import run, run_until
 from napari_mosaik.workflow.steps import step_named
 from napari_mosaik.workflow.twin import CaseTwin
 from tests.workflow.test_plan_dose import EXACT, planned
@@ -69,6 +72,39 @@ def ran(case: Case) -> list[Progress]:
     recipe = {**recipe, "dose": recipe["dose"].model_copy(update={"samples": 16})}
     run_to_end(run_until(case, recipe, "dose"), lambda pair: seen.append(pair[1]))
     return seen
+
+
+@pytest.mark.parametrize(
+    ("owner", "slow", "reached"), [(PlanFacts, "suv", 0.0), (PlanModel, "unseen", 0.8)]
+)
+def test_progress_is_repeated_while_a_plan_begins_and_ends(case, monkeypatch, owner, slow, reached):
+    monkeypatch.setattr(parallel, "_REPORT_S", 0.01)
+    go, called, texts = threading.Event(), getattr(owner, slow), []
+
+    def waits(*given: Any) -> Any:
+        assert go.wait(60)
+        return called(*given)
+
+    monkeypatch.setattr(owner, slow, waits)
+    write_plan(case.root, quick("A", kernel="built-in"))
+    step, recipe = step_named("dose"), read_recipe(case.root)
+    params = recipe["dose"].model_copy(update={"samples": 16})
+    for progress in run(case, step, params, recipe=recipe):
+        if progress.text == "plan A" and progress.fraction >= reached:
+            texts.append(progress.text)
+        if len(texts) > 20:
+            go.set()
+    assert go.is_set()
+
+
+def test_what_a_plan_takes_from_a_case_tells_how_far_it_is(case):
+    told: list[float] = []
+    plan = quick("A").model_copy(update={"spreads": Spreads()})
+    with of_this_item(told.append):
+        PlanFacts(inputs_of(case, {}), plan, {})
+    assert told == sorted(told)
+    assert len(told) > 10
+    assert told[-1] == pytest.approx(1.0)
 
 
 def far_share(case: Case) -> Any:

@@ -19,8 +19,11 @@ __all__ = ["INTERRUPTED", "Ears", "forget_interrupt", "tell_interrupt"]
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""
-END_S = 0.7
-"""How long an interrupted computation may take to end by itself, s."""
+END_S = 0.5
+"""How long an interrupted computation may take to end by itself, s.
+
+A busy machine takes 0.4 s more to take a large process apart; all of it is to be within a second.
+"""
 _TICK_S = 1.0
 _LINE = (
     "napari-mosaik: interrupted; nothing unfinished was stored. "

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import FloatArray, Lattice
+from napari_mosaik.core.progress import checkpoint, reach_of_item
 from napari_mosaik.core.raster import LabelImage, Raster
 from napari_mosaik.core.table import Table
 from napari_mosaik.core.tiles import TileGrid
@@ -319,6 +320,8 @@ def vessel_distance_shares(
         place = np.where(inside, np.searchsorted(edges, far, "right") - 1, -1)
         for number, one in enumerate(found):
             one.add(place == number, row)
+        checkpoint()
+        reach_of_item((row + far.shape[0]) / lattice.shape[0])
     if not any_vessel:
         return np.full((len(grid), edges.size - 1), np.nan)
     total = area.area_um2()
@@ -357,7 +360,6 @@ def _distance_parts(
 ) -> Iterator[tuple[int, FloatArray, NDArray[np.bool_]]]:
     """First row, distances (h, w), µm, and where tissue is, of the strips that meet a tile."""
     from napari_mosaik.core.distance import distance_strips
-    from napari_mosaik.core.progress import checkpoint
 
     lattice, cols = vessels.lattice, window[1]
     needed = PixelSums(grid, lattice)

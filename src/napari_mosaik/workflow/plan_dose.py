@@ -9,14 +9,15 @@ Each assumption has a random stream of its own, so plans with one seed share the
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property
-from typing import Any, Final
+from functools import cache, cached_property, partial
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_mosaik.core.artifact import Progress
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import FloatArray
 from napari_mosaik.core.progress import checkpoint, map_progress, run_to_end
@@ -37,6 +38,7 @@ from napari_mosaik.dosimetry.response import UnevenTable
 from napari_mosaik.dosimetry.time_integral import decayed_curve, time_integrated_activity
 from napari_mosaik.dosimetry.treatment import Infusions, time_form
 from napari_mosaik.kinetics import iter_sobol
+from napari_mosaik.workflow.parallel import beside
 from napari_mosaik.workflow.plan_record import Plan, Spreads, half_times_as_rates
 
 __all__ = [
@@ -53,6 +55,7 @@ __all__ = [
     "lost_effect",
 ]
 
+T = TypeVar("T")
 QUANTILES: Final = (5, 50, 95)
 """Percentiles of every tile and index: the median and a 90 % interval."""
 TILE_QUANTITIES: Final = {
@@ -175,7 +178,7 @@ def iter_plan_dose(
         If an activity per body surface has no surface, no tile has an uptake and a weight, or the
         kernel does not fit the nuclide.
     """
-    model = PlanModel(plan, uptake, kernel_file)
+    model = yield from _beside(partial(PlanModel, plan, uptake, kernel_file), 0.0)
     yield from map_progress(model.iter_spread_errors(), lambda share: 0.05 + 0.2 * share)
     yield 0.25
     n, z = plan.draws, drawn_normals(plan)
@@ -202,23 +205,32 @@ def iter_plan_dose(
             quantities=model.sorted_quantities,
             histogram=_HISTOGRAM,
         ),
-        lambda share: 0.25 + 0.55 * share,
+        lambda share: 0.25 + 0.3 * share,
     )
     shares = yield from map_progress(
-        model.iter_shares(sobol_samples, plan.seed), lambda share: 0.8 + 0.2 * share
+        model.iter_shares(sobol_samples, plan.seed), lambda share: 0.55 + 0.1 * share
     )
-    result = model.result(summary.tiles)
-    result.constants += model.constants()
-    result.record.update(
-        model.record(factors, summary),
-        shares=shares,
-        largest_source=largest_source(shares),
-        unseen_variation=model.unseen(),
-        time_course=model.time_course(),
-        verification=model.verification(),
-        warnings=model.doubts(result),
-    )
-    return result
+
+    def finished() -> PlanResult:
+        result = model.result(summary.tiles)
+        result.constants += model.constants()
+        result.record.update(
+            model.record(factors, summary),
+            shares=shares,
+            largest_source=largest_source(shares),
+            unseen_variation=model.unseen(),
+            time_course=model.time_course(),
+            verification=model.verification(),
+            warnings=model.doubts(result),
+        )
+        return result
+
+    return (yield from _beside(finished, 0.65))
+
+
+def _beside(work: Callable[[], T], share: float) -> Generator[float, None, T]:
+    """Call *work*, which tells nothing, on another thread while this share is told."""
+    return map_progress(beside(work, Progress(share, 1, "")), lambda progress: progress.fraction)
 
 
 def drawn_normals(plan: Plan) -> dict[str, FloatArray]:

@@ -34,6 +34,7 @@ from napari_mosaik.core.catalogue import (
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import FloatArray, Transform
 from napari_mosaik.core.pet_records import InjectionRecord
+from napari_mosaik.core.progress import checkpoint, part_of_item, reach_of_item
 from napari_mosaik.core.table import Table
 from napari_mosaik.core.text import counted
 from napari_mosaik.core.tiles import TileGrid
@@ -58,6 +59,8 @@ SHRINKAGE: Final = 0.886
 """Length on a section of one length in fresh renal tumour (Tran et al. 2015, J Cancer 6:759)."""
 _SHIFTS: Final = 64
 _FIELDS_AT_ONCE: Final = 125
+_DRAWN: Final = 0.6
+"""Share of the time of `PlanFacts` (fraction of 1) when the errors of the uptake are drawn."""
 _DISTANCE_PIXEL_UM: Final = 4.0
 
 
@@ -195,15 +198,18 @@ class PlanFacts(TileFacts):
         surface = self._surface(patient)
         time_h, shape, course = self._time_course(files)
         scale, scale_from = self.living_scale()
-        errors, error_words = self._errors(which, suv)
+        with part_of_item(0.0, _DRAWN):
+            errors, error_words = self._errors(which, suv)
         weight, weight_words = self.weight()
+        with part_of_item(_DRAWN, 1.0):
+            distances = self.distances()
         self.uptake: TileUptake = TileUptake(
             suv,
             errors,
             measure,
             surface,
             weight,
-            self.distances(),
+            distances,
             time_h,
             shape,
             grid,
@@ -296,6 +302,8 @@ class PlanFacts(TileFacts):
                 calibrated["fields"], grid.cells, grid.lattice.spacing_um, stop - start, seed
             )
             found[start:stop] = width * fields
+            checkpoint()
+            reach_of_item(stop / plan.draws)
         if calibrated.get("notes"):
             self.warnings.append(f"error of the prediction: {calibrated['notes'][0]}")
         words = "whole error fields of the prediction, from its calibration on held-out cases"
@@ -317,6 +325,8 @@ class PlanFacts(TileFacts):
         for row, (down, right) in enumerate(rng.standard_normal((count, 2)) * error["sd_um"]):
             shift = Transform.similarity(frame, frame, shift_um=(float(down), float(right)))
             found[row] = tile_uptake(raster, grid, place.then(shift)) - suv
+            checkpoint()
+            reach_of_item((row + 1) / count)
         beyond = int((np.isnan(found).any(axis=0) & np.isfinite(suv)).sum())
         if beyond:
             self.warnings.append(

@@ -51,6 +51,8 @@ LIMITATIONS: Final = (
     "nuclides are added as effect only.",
 )
 """Sentences that stand beside every result."""
+_KNOWN: Final = 0.7
+"""Share of a plan's time (fraction of 1) when what it takes from a large case is known."""
 PLAN_SEPARATOR: Final = "."
 """Between the name of a plan and that of a quantity, in the columns of the table."""
 
@@ -93,7 +95,8 @@ def _body(inputs: StepContext, params: DoseStepParams) -> Generator[Progress, No
     for place, (name, plan) in enumerate(plans.items()):
         files = {key: root / "plans" / file for key, file in plan.files.items()}
         own = plan_digest(root, plan)
-        start, stop = place / len(plans), (place + 1) / len(plans)
+        width = 1 / len(plans)
+        start, known_at = place * width, (place + _KNOWN) * width
         yield Progress(start, 1, f"plan {name}")
         records_before = (known or {}).get("plans", {})
         same = next((n for n, record in records_before.items() if record["digest"] == own), None)
@@ -106,9 +109,11 @@ def _body(inputs: StepContext, params: DoseStepParams) -> Generator[Progress, No
             records[name] = {**records_before[same], "plan": plan.model_dump(mode="json")}
             continue
         looking = Progress(start, 1, f"plan {name}")
-        facts = yield from beside(partial(PlanFacts, inputs, plan, files), looking)
+        facts = yield from beside(partial(PlanFacts, inputs, plan, files), looking, known_at)
         work = iter_plan_dose(plan, facts.uptake, files.get("kernel"), params.samples)
-        result = yield from map_progress(work, partial(_progress, name, start, stop - start))
+        result = yield from map_progress(
+            work, partial(_progress, name, known_at, start + width - known_at)
+        )
         for column, values in result.columns.items():
             key = f"{name}{PLAN_SEPARATOR}{column}"
             columns[key], units[key], about[key] = (
