@@ -138,9 +138,14 @@ def test_cameras_of_a_grid_rest_until_it_is_shown(dock: Any, frames: Any, qtbot:
     camera.center, camera.zoom = (0, 10, 20), 7
     qtbot.waitUntil(lambda: calm(frames))
     assert [one.center for one in canvas.grid_cameras] == before
+    viewer.add_image(np.eye(64))  # napari draws without telling that it does
+    canvas.screenshot()
+    assert (camera.center, camera.zoom) == ((0, 10, 20), 7)
     grid.enabled = True
     qtbot.waitUntil(lambda: calm(frames))
-    np.testing.assert_allclose([one.center for one in canvas.grid_cameras], [camera.center] * 2)
+    np.testing.assert_allclose(
+        [one.center for one in canvas.grid_cameras], [camera.center] * len(canvas.grid_cameras)
+    )
     np.testing.assert_allclose([one.zoom for one in canvas.grid_cameras], camera.zoom)
 
 

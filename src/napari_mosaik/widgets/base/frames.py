@@ -233,11 +233,22 @@ def slice_before_drawing(canvas: Any) -> None:
 
 @cache
 def _let_cameras_rest() -> None:
-    """Let a camera follow the view only if it is used, once in a process."""
+    """Let a camera follow the view, and the view it, only if it is used; once in a process.
+
+    napari brings all cameras up to date when a layer is added, too: the view would go where a
+    camera that rests was left.
+    """
     from napari._vispy.camera import VispyCamera
 
     for name in ("_on_center_change", "_on_zoom_change"):
         setattr(VispyCamera, name, _unless_resting(getattr(VispyCamera, name)))
+    lead = VispyCamera.on_draw
+
+    def led(self: Any, event: Any) -> None:
+        if self not in _resting:
+            lead(self, event)
+
+    VispyCamera.on_draw = led
 
 
 def _unless_resting(follow: Callable[[Any], None]) -> Callable[[Any], None]:
