@@ -49,7 +49,26 @@ def slide_reader(path: Paths) -> Callable[[Paths], LayerData] | None:
 
 
 def _read_slide(path: Paths) -> LayerData:
-    """One slide as a multiscale layer in µm; raises `InputError` if it cannot be read.
+    """One slide as a multiscale layer in µm.
+
+    What cannot be read is a sentence in the window, and an `InputError` in a script.
+    """
+    import napari
+    from napari.utils.notifications import show_error
+
+    from napari_mosaik.core import InputError
+
+    try:
+        return _slide_layers(path)
+    except InputError as error:
+        if napari.current_viewer() is None:
+            raise
+        show_error(str(error))
+        return [(None,)]
+
+
+def _slide_layers(path: Paths) -> LayerData:
+    """The layer of a slide; raises `InputError` if it cannot be read.
 
     A slide without a pixel size is 'uncalibrated': it is shown, and nothing is measured on it.
     """

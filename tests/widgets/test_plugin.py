@@ -136,3 +136,16 @@ def test_napari_opens_the_dock_and_the_sample_cohort(dock, qtbot, cohort, tmp_pa
     assert ours.workspace.case.name == "B11"
     assert "MOSAIK sample cohort" not in viewer.layers
     ours.close()
+
+
+def test_a_file_that_is_no_slide_is_one_sentence_in_the_window(dock, tmp_path):
+    from napari.utils.notifications import NotificationSeverity, notification_manager
+
+    path = tmp_path / "wrong.svs"
+    path.write_text("no slide")
+    before = list(dock.viewer.layers)
+    dock.viewer.open(path, plugin="napari-mosaik")
+    told = notification_manager.records[-1]
+    assert told.severity == NotificationSeverity.ERROR
+    assert told.message.startswith("wrong.svs is not a slide: ")
+    assert list(dock.viewer.layers) == before
