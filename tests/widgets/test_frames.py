@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from OpenGL import GL
+from qtpy.QtCore import QEvent, QObject
 
 pytestmark = pytest.mark.gui
 
@@ -70,6 +71,38 @@ def test_the_window_goes_on_until_a_picture_is_complete(
     assert heard[:4] == ["drawn", "shown", "drawn", "shown"]
     assert "drawn by Qt" not in heard
     assert heard.count("drawn") == heard.count("shown")  # other parts of the window draw, too
+
+
+def test_what_else_changes_in_the_window_is_shown_with_the_picture(
+    dock: Any, frames: Any, qtbot: Any, monkeypatch: Any
+) -> None:
+    """To show a line of text would wait for the graphics library, and hold up the event loop."""
+    line, painted, asked = dock.viewer.window._qt_window.statusBar(), [], []
+    wait, complete = GL.glClientWaitSync, []
+
+    def still(*args: Any) -> int:
+        asked.append(1)
+        return int(wait(*args) if complete else GL.GL_TIMEOUT_EXPIRED)
+
+    class Ear(QObject):
+        def eventFilter(self, watched: Any, event: Any) -> bool:
+            if event.type() == QEvent.Type.Paint:
+                painted.append(frames.under_way)
+            return False
+
+    ear = Ear()
+    line.installEventFilter(ear)
+    monkeypatch.setattr(GL, "glClientWaitSync", still)
+    dock.viewer.scene.camera.zoom *= 1.5
+    qtbot.waitUntil(lambda: len(asked) >= 2)
+    painted.clear()
+    line.update()
+    before = len(asked)
+    qtbot.waitUntil(lambda: len(asked) > before + 2)
+    assert not painted
+    complete.append(1)
+    qtbot.waitUntil(lambda: bool(painted) and calm(frames))
+    line.removeEventFilter(ear)
 
 
 def test_what_is_shown_is_what_qt_would_have_drawn(dock: Any, frames: Any, qtbot: Any) -> None:

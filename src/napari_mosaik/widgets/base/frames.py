@@ -10,7 +10,7 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from qtpy.QtCore import QObject, Qt, QTimer
+from qtpy.QtCore import QCoreApplication, QEvent, QObject, Qt, QTimer
 from qtpy.QtGui import QOpenGLContext
 
 if TYPE_CHECKING:
@@ -35,6 +35,9 @@ class Frames(QObject):
     meanwhile.  What Qt itself wants painted, for a picture of the window or in another size, is
     drawn at once, as before.
 
+    To show anything of the window, Qt hands over commands, too, which wait for the picture under
+    way.  So whatever else changes in the window meanwhile is shown together with that picture.
+
     Parameters
     ----------
     scene
@@ -54,7 +57,8 @@ class Frames(QObject):
         self._look.timeout.connect(self._show_if_complete)
         self._fence: Any = None
         self._began = 0.0
-        self._again = self._showing = False
+        self._again = self._showing = self._held = False
+        self._window: QObject | None = None
         self._aside: int | None = None  # the frame buffer, while it is drawn into
         self._frame: tuple[int, list[int]] | None = None  # with its colours and depths
         self._size = (0, 0)
@@ -66,23 +70,36 @@ class Frames(QObject):
     @property
     def under_way(self) -> bool:
         """Whether a picture is being drawn that is not shown yet."""
-        return self._fence is not None
+        return self._fence is not None or self._showing
 
     def ask(self) -> None:
         """Draw a new picture in a turn of the event loop of its own, after the one under way."""
-        if self._fence is None:
+        if not self.under_way:
             self._soon.start(0)
         else:
             self._again = True
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """Whether the window has to wait with what it shows, until the picture is complete."""
+        if event.type() != QEvent.Type.UpdateRequest or self._fence is None:
+            return False
+        self._held = True
+        return True
 
     def paint(self, native: Any) -> None:
         """Show the picture that is complete; whenever Qt asks for one, draw it now."""
         from OpenGL import GL  # type: ignore[import-untyped]
 
-        if not self._showing or self._frame is None:
+        scene = self._scene()
+        showing, self._showing = self._showing, False
+        again, self._again = self._again, False
+        fits = scene is not None and self._size == tuple(scene.physical_size)
+        if not showing or self._frame is None or not fits:
             self._forget()
             self._paint(native)
             return
+        if again:
+            self._soon.start(0)
         shown, (width, height) = native.defaultFramebufferObject(), self._size
         GL.glDisable(GL.GL_SCISSOR_TEST)
         GL.glBindFramebuffer(GL.GL_READ_FRAMEBUFFER, self._frame[0])
@@ -99,6 +116,7 @@ class Frames(QObject):
         if not native.isVisible() or not self._prepare(native):
             native.update()
             return
+        self._watch(native.window())
         assert self._frame is not None
         GL.glViewport(0, 0, *self._size)
         self._aside = self._frame[0]
@@ -154,25 +172,30 @@ class Frames(QObject):
             since_ms = 1000 * (time.perf_counter() - self._began)
             self._look.start(max(_LOOK_MS, round(since_ms / _LOOK_SHARE)))
             return
-        again = self._again
         self._forget()
         self._showing = True
-        try:
-            native.repaint()
-        finally:
-            self._showing = False
-        if again:
-            self._soon.start(0)
+        native.repaint()  # Qt may put it off, if it has shown something a moment ago
 
     def _forget(self) -> None:
         """The picture under way is shown, or comes too late."""
         from OpenGL import GL
 
         self._look.stop()
-        self._again = False
         if self._fence is not None:
             GL.glDeleteSync(self._fence)
             self._fence = None
+        if self._held and self._window is not None:
+            self._held = False
+            QCoreApplication.postEvent(self._window, QEvent(QEvent.Type.UpdateRequest))
+
+    def _watch(self, window: QObject) -> None:
+        """Hear when that window wants to show what has changed in it."""
+        if window is self._window:
+            return
+        if self._window is not None:
+            self._window.removeEventFilter(self)
+        self._window = window
+        window.installEventFilter(self)
 
 
 def _bound(native: Any) -> int:
