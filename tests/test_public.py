@@ -2,7 +2,11 @@
 
 import ast
 import inspect
+import re
+import sys
+import tomllib
 from importlib import import_module
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -94,3 +98,40 @@ def test_what_a_step_is_made_of_can_be_the_first_that_is_imported(path):
         module = part.module or "" if isinstance(part, ast.ImportFrom) else ""
         if module.startswith(WORKFLOW) and not module.startswith(own):
             assert not [one for one in loaded_by(module, set()) if one.startswith(own)], module
+
+
+def imported(tree):
+    """First names of what a module imports, also by name, except for types only."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield node.module.partition(".")[0]
+        elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "import_module":
+            name = ast.unparse(node.args[0]).strip("f'\"")
+            if name[0] not in "{" and "." in name:
+                yield name.partition(".")[0]
+        yield from imported(node)
+
+
+def test_the_package_declares_what_it_imports():
+    stated = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    extras, found = stated["optional-dependencies"], packages_distributions()
+
+    def names(lines):
+        return {re.split(r"[^\w.-]", line)[0].replace("_", "-").lower() for line in lines}
+
+    core = names(stated["dependencies"])
+    window = core | names(extras["gui"]) | names(extras["all"]) | {"vispy", "app-model", "pyopengl"}
+    missing = set()
+    for path in sorted((ROOT / "src").rglob("*.py")):
+        tops = set(imported(ast.parse(path.read_text("utf-8")))) - set(sys.stdlib_module_names)
+        shows = {"widgets", "cli", "plugin.py"} & set(path.parts)  # `view` says what it lacks
+        declared = window if shows else core
+        for top in tops - {"napari_mosaik"}:
+            from_any = {one.replace("_", "-").lower() for one in found.get(top, [top])}
+            if not from_any & declared:
+                missing.add((path.name, top))
+    assert not missing
