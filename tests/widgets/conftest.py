@@ -91,12 +91,15 @@ def dock(qtbot, tmp_path, monkeypatch, request):
     import napari
     from napari.settings import get_settings
 
+    from napari_mosaik.widgets.base import gc_tuning
     from napari_mosaik.widgets.base.gc_tuning import Turns
     from napari_mosaik.widgets.dock import MosaikDock
 
     # Layouts are whole at once, unless a test asks for `in_turns`.
     if "in_turns" not in request.fixturenames:
         monkeypatch.setattr(Turns, "add", lambda _self, work: [None for _ in work])
+    # Nothing that a test lets go is kept from being freed because the test takes long.
+    monkeypatch.setattr(gc_tuning, "_IDLE_MS", 10**9)
     # Each of these windows would build ahead all the pages that its test never opens.
     monkeypatch.setattr(MosaikDock, "_prepare", lambda self: setattr(self, "builds_ahead", True))
     application = get_settings().application

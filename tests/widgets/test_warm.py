@@ -96,25 +96,6 @@ def test_the_window_prepares_nothing_while_a_case_is_read(dock: Any, monkeypatch
     assert begun == ["libraries", "letters"]
 
 
-def test_full_collections_wait_until_the_mouse_rests(dock: Any, monkeypatch: Any) -> None:
-    from napari_mosaik.widgets.base import gc_tuning
-
-    done: list[int] = []
-    places = iter([(0, 0), (0, 1), (0, 1), (0, 1), (0, 2)])
-    dock._first._timer.stop()
-    with monkeypatch.context() as patch:
-        patch.setattr(gc_tuning, "_LOOKS", 2)
-        patch.setattr(gc_tuning.gc, "collect", lambda: done.append(1))
-        patch.setattr(gc_tuning.gc, "get_count", lambda: (0, 0, gc_tuning._DUE))
-        patch.setattr(gc_tuning, "QCursor", SimpleNamespace(pos=lambda: next(places)))
-        seen = []
-        for _ in range(5):
-            dock._first.look()
-            seen.append(len(done))
-    dock._first._timer.start()
-    assert seen == [0, 0, 0, 1, 1]  # only where the mouse stayed for long enough
-
-
 def test_the_window_hears_all_events_only_while_its_menu_bar_is_hidden(
     dock: Any, monkeypatch: Any
 ) -> None:
@@ -153,40 +134,133 @@ def test_a_layer_that_is_removed_leaves_its_garbage_for_later(dock: Any) -> None
     assert not full
 
 
-def test_the_window_is_kept_out_of_collections_once_nothing_of_a_case_is_in_use(
-    dock: Any, monkeypatch: Any
-) -> None:
-    class Held:
-        """What belongs to a case."""
+class Collector:
+    """Python's collector of garbage, with as many objects and as much due as a test says."""
 
-    board, held, done, counts = dock.board, Held(), list[str](), [case_layers._DUE - 1]
-    there = [0] * (case_layers._MANY + 1)
-    collector = SimpleNamespace(
-        collect=lambda: done.append("collect"),
-        get_count=lambda: (0, 0, counts[0]),
-        get_objects=lambda: there,
-    )
-    monkeypatch.setattr(case_layers, "gc", collector)
-    monkeypatch.setattr(case_layers, "freeze_window", lambda *_: not done.append("freeze"))
-    board._left_one = True
-    board._remains = [weakref.ref(held)]
+    def __init__(self) -> None:
+        self.done: list[str] = []
+        self.n, self.stays, self.due, self.thresholds = 0, 0, 0, (0, 0, 0)
+
+    def collect(self) -> None:
+        self.done.append("collect")
+        self.n = self.stays
+
+    def freeze(self) -> None:
+        self.done.append("set aside")
+        self.n = 0
+
+    def unfreeze(self) -> None:
+        self.done.append("take back")
+        self.n = self.stays + 10**6
+
+    def get_objects(self) -> list[int]:
+        return [0] * self.n
+
+    def get_count(self) -> tuple[int, int, int]:
+        return 0, 0, self.due
+
+    def get_threshold(self) -> tuple[int, int, int]:
+        return self.thresholds
+
+    def set_threshold(self, *thresholds: int) -> None:
+        self.thresholds = thresholds  # type: ignore[assignment]
+
+    def new(self) -> list[str]:
+        done, self.done = self.done, []
+        return done
+
+
+@pytest.fixture
+def collector(monkeypatch: Any) -> Collector:
+    """Instead of Python's own, in a program in which nothing was set aside."""
+    made = Collector()
+    monkeypatch.setattr(gc_tuning, "gc", made)
+    monkeypatch.setattr(gc_tuning, "_aside", [])
+    monkeypatch.setattr(gc_tuning, "_frozen", [])
+    return made
+
+
+def test_what_is_left_of_a_case_is_collected_without_the_window(
+    dock: Any, collector: Collector
+) -> None:
+    board = dock.board
+    board._left_one, collector.n = True, 10**6
     board._between_cases()
-    assert not done  # nothing is due
-    counts[0] += 1
+    assert collector.new() == ["set aside"]  # the window, its libraries and a case
+    collector.n, collector.stays = 30_000, 5_000
     board._between_cases()
-    assert done == ["collect"]  # but the case is still in use
-    del held
+    assert collector.new() == ["collect"]
+    collector.n, collector.stays = 90_000, gc_tuning._MANY + 1  # pages were opened
     board._between_cases()
-    assert done == ["collect", "collect", "freeze"]
-    counts[0] = 0
-    there.pop()  # so few that they can be traversed each time
-    board._between_cases()
-    board._between_cases()
-    assert done == ["collect", "collect", "freeze", "collect", "collect"]
-    there.append(0)
-    board._between_cases()
-    board._between_cases()
-    assert done[5:] == ["collect", "freeze"] * 2
+    assert collector.new() == ["collect", "set aside"]
+
+
+def test_new_objects_are_collected_in_passing_and_all_when_the_mouse_rests(
+    qapp: Any, collector: Collector, monkeypatch: Any
+) -> None:
+    from qtpy.QtCore import QObject
+
+    places, pressed = [0], [0]
+    monkeypatch.setattr(gc_tuning, "QCursor", SimpleNamespace(pos=lambda: places[0]))
+    buttons = SimpleNamespace(mouseButtons=lambda: SimpleNamespace(value=pressed[0]))
+    monkeypatch.setattr(gc_tuning, "QGuiApplication", buttons)
+    owner = QObject()
+    first = gc_tuning.WindowFirst(owner)
+
+    def look(n: int, stays: int = 0) -> list[str]:
+        collector.n, collector.stays = n, stays
+        first.look()
+        return collector.new()
+
+    def move() -> None:
+        places[0] += 1
+
+    try:
+        assert look(10**6) == ["set aside"]
+        move()
+        assert look(gc_tuning._NEW) == []
+        assert look(gc_tuning._NEW + 1, stays=2_000) == ["collect"]
+        assert look(gc_tuning._NEW + 2_000) == []  # since then
+        pressed[0] = 1
+        assert look(gc_tuning._NEW + 2_001) == []  # amid a stroke
+        pressed[0] = 0
+        move()
+        assert look(gc_tuning._LIBRARIES + 2_001) == ["set aside"]
+        for _ in range(gc_tuning._LOOKS - 1):
+            assert look(10) == []
+        pressed[0] = 1
+        look(10)
+        pressed[0] = 0
+        for _ in range(gc_tuning._LOOKS - 1):
+            assert look(10) == []
+        assert look(10) == ["take back", "collect", "set aside"]
+        assert look(10) == []  # nothing has become due
+        collector.due = gc_tuning._DUE
+        assert look(10) == ["take back", "collect", "set aside"]
+        move()
+        assert look(10) == []
+    finally:
+        first.stop()
+    assert collector.new() == ["take back"]  # no window is open: its garbage may go
+    assert not gc_tuning._aside
+
+
+def test_garbage_that_was_set_aside_is_freed_when_the_mouse_rests(qapp: Any) -> None:
+    class Cycle:
+        def __init__(self) -> None:
+            self.own = self
+
+    gone = weakref.ref(Cycle())
+    gc_tuning.set_aside()
+    try:
+        gc_tuning.collect_new()
+        assert gone() is not None
+        gc_tuning._collect_all()
+        assert gone() is None
+    finally:
+        gc.unfreeze()
+        gc_tuning._aside.clear()
+        gc_tuning._frozen.clear()
 
 
 def test_python_gives_way_to_the_window_as_long_as_one_is_open(qapp: Any) -> None:

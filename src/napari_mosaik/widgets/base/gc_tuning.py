@@ -30,6 +30,7 @@ __all__ = [
     "Turns",
     "WindowFirst",
     "add_hidden",
+    "collect_new",
     "fast_removal",
     "freeze_window",
     "in_one_update",
@@ -38,6 +39,7 @@ __all__ = [
     "prepare_letters",
     "quicken",
     "remove_hidden",
+    "set_aside",
     "unselected",
     "warm_up",
     "without_drawing",
@@ -68,12 +70,16 @@ _UNSEEN: Final = ("set_data", "highlight", "refresh", "scale_factor", "extent")
 _PLAIN: Final = (FunctionType, BuiltinFunctionType, MethodType)
 _frozen: list[bool] = []
 """Whether a window is frozen; to count what is frozen takes 0.2 s."""
+_aside: list[bool] = []
+"""Whether all that was there was set aside, and for each time since the last full collection."""
+_NEW, _MANY, _LIBRARIES = 30_000, 40_000, 120_000
+"""So many new objects are collected in passing, in 15 to 40 ms.  What stays is set aside if it is
+so many: what belongs to one case is fewer.  So many at once are libraries: they are set aside."""
 _IDLE_MS: Final = 5000
 _LOOKS: Final = 12
-"""A full collection takes 0.2 s: the mouse must rest at so many looks, a minute."""
+"""A full collection takes up to 1 s: the mouse must rest at so many looks, a minute."""
 _DUE: Final = 40
-_OVERDUE: Final = 400
-"""A full collection is due, and waits no longer, after so many of middle-aged objects."""
+"""A full collection is due after so many of middle-aged objects."""
 _NEVER: Final = 1_000_000
 _SWITCH_S: Final = 0.0005
 """Another thread hands over to the window's after so long, Python's own figure is ten times that.
@@ -103,12 +109,44 @@ def freeze_window(viewer: napari.Viewer, times: int = 1) -> bool:
     return True
 
 
+def set_aside() -> None:
+    """Keep all objects that are there out of collections until the mouse rests for a minute.
+
+    A window with all its pages, its libraries and a case has a million objects, and a full
+    collection traverses each of them: 0.7 s.  To set them aside takes no time.  What of them is
+    garbage, or becomes it, is freed by the full collection of `WindowFirst`.
+    """
+    gc.freeze()
+    _frozen.append(True)
+    _aside.append(True)
+
+
+def collect_new() -> None:
+    """Collect of the objects that were not set aside; if many stay, set them aside.
+
+    The first time, nothing is collected: all that is there is set aside.
+    """
+    if _aside:
+        gc.collect()
+        _aside.append(True)
+    if not _aside or len(gc.get_objects()) > _MANY:
+        set_aside()
+
+
+def _collect_all() -> None:
+    """Collect all garbage, also of what was set aside, and set the rest aside again."""
+    gc.unfreeze()
+    gc.collect()
+    _aside.clear()
+    set_aside()
+
+
 class WindowFirst(QObject):
     """Lets the window's thread come first, as long as a window is open.
 
     Other threads give way to it soon.  Full collections of garbage are left to moments in which
-    nobody moves the mouse: each takes 0.1 s and more while a case is open, and Python would do it
-    amid a stroke.  What is left of a case is collected when it was left.
+    nobody moves the mouse: Python would do them amid a stroke.  Until then only what is new is
+    collected (`collect_new`): when a case was left, or much has come.
     """
 
     def __init__(self, owner: QObject) -> None:
@@ -116,19 +154,24 @@ class WindowFirst(QObject):
         _before.append((gc.get_threshold(), sys.getswitchinterval()))
         gc.set_threshold(*_before[0][0][:2], _NEVER)
         sys.setswitchinterval(_SWITCH_S)
-        self._at, self._rested = QCursor.pos(), 0
+        self._at, self._rested, self._stayed = QCursor.pos(), 0, 0
         self._timer = QTimer(self)
         self._timer.timeout.connect(self.look)
         self._timer.start(_IDLE_MS)
 
     def look(self) -> None:
-        """Collect what is due if the mouse rested for a minute."""
+        """Collect what is new if it is much, and all if the mouse rested for a minute."""
         before, self._at = self._at, QCursor.pos()
-        rests = before == self._at and not QGuiApplication.mouseButtons().value
-        self._rested = self._rested + 1 if rests else 0
-        due = _DUE if self._rested >= _LOOKS else _OVERDUE
-        if gc.get_count()[2] >= due:
-            gc.collect()
+        if QGuiApplication.mouseButtons().value:
+            self._rested = 0
+            return
+        self._rested = self._rested + 1 if before == self._at else 0
+        if self._rested >= _LOOKS and (gc.get_count()[2] >= _DUE or len(_aside) > 1):
+            _collect_all()
+            self._stayed = 0
+        elif (new := len(gc.get_objects()) - self._stayed) > _NEW:
+            (set_aside if new > _LIBRARIES else collect_new)()
+            self._stayed = len(gc.get_objects())
 
     def stop(self) -> None:
         """Leave Python as it was found, once no window is open."""
@@ -138,6 +181,10 @@ class WindowFirst(QObject):
             if not _before:
                 gc.set_threshold(*thresholds)
                 sys.setswitchinterval(interval)
+                if _aside:
+                    gc.unfreeze()
+                    _aside.clear()
+                    _frozen.clear()
 
 
 @contextlib.contextmanager

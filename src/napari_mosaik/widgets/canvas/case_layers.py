@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import threading
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
@@ -39,6 +38,7 @@ from napari_mosaik.widgets.base.case_controller import CaseController
 from napari_mosaik.widgets.base.gc_tuning import (
     Turns,
     add_hidden,
+    collect_new,
     fast_removal,
     freeze_window,
     in_one_update,
@@ -79,11 +79,8 @@ _GIVE_BACK_MS = 1000
 """What making a layer has left goes back so soon after the first one: 8 to 40 MiB each."""
 _WAITS = 100
 """So many turns of the event loop, some ms each, a new case waits for reads of the one before."""
-_FIRST, _FREEZES, _MANY = 3, 8, 100_000
-"""So often the window is frozen at most until the first case, and from its start on; after the
-first case, only if so many objects are there to traverse."""
-_DUE = 10
-"""What is left of a case is collected after so many collections of middle-aged objects."""
+_FIRST = 3
+"""So often the window is frozen at most until the first case."""
 
 
 class CaseLayers(QObject):
@@ -121,9 +118,8 @@ class CaseLayers(QObject):
         self._slide_specs: dict[str, LayerSpec] = {}
         self._holding, self._held = False, list[tuple[str, LazySlide]]()
         self._turns = Turns(self)
-        self._left_one = self._kept_out = False
+        self._left_one = False
         self._waits = 0
-        self._remains: list[weakref.ref[Any]] = []  # what belonged to the case that was left
         self._changed_soon = QTimer(self)
         self._changed_soon.setSingleShot(True)
         self._changed_soon.timeout.connect(self.changed)
@@ -269,19 +265,11 @@ class CaseLayers(QObject):
         return self._waits > 0 and is_closing()
 
     def _between_cases(self) -> None:
-        """Collect what is due, and keep the many objects of the window out of that.
-
-        Pages that were opened since, and libraries, are only traversed, 0.3 s if there are many:
-        once they are frozen they are not, and what is left of a case is collected each time.  What
-        is frozen is never freed: that waits until nothing of the case that was left is in use.
-        """
-        if not self._left_one:
+        """Collect what is left of a case, and keep the many objects of the window out of that."""
+        if self._left_one:
+            collect_new()
+        else:
             freeze_window(self.viewer, _FIRST)
-        elif self._kept_out or gc.get_count()[2] >= _DUE:
-            gc.collect()
-            self._kept_out = len(gc.get_objects()) <= _MANY
-            if not self._kept_out and not any(one() is not None for one in self._remains):
-                self._kept_out = freeze_window(self.viewer, _FREEZES)
         self._left_one = True
 
     def _add_missing_slides(self) -> None:
@@ -486,9 +474,6 @@ class CaseLayers(QObject):
     def _leave(self) -> None:
         """Hide the layers of the case, remove them in turns, and close its slides."""
         self._turns.stop()
-        self._remains = [
-            weakref.ref(one) for one in (*self.present().values(), *self.slides.values())
-        ]
         self._waits = _WAITS
         self.dismiss(self.present().values())
         self.close()
