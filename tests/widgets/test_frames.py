@@ -119,6 +119,43 @@ def test_what_is_shown_is_what_qt_would_have_drawn(dock: Any, frames: Any, qtbot
         np.testing.assert_array_equal(shown, drawn)
 
 
+def test_what_qt_wants_painted_is_shown_again_without_drawing(
+    dock: Any, frames: Any, qtbot: Any, monkeypatch: Any
+) -> None:
+    native, draws, shown, paint = frames.parent(), list[int](), list[int](), frames.paint
+
+    def painted(native: Any) -> None:
+        paint(native)
+        shown.append(1)
+
+    def again() -> int:
+        """Something lay over the canvas; how often it is drawn for that."""
+        draws.clear()
+        shown.clear()
+        native.update()
+        qtbot.waitUntil(lambda: bool(shown) and calm(frames))
+        return len(draws)
+
+    monkeypatch.setattr(frames, "paint", painted)
+    frames._scene().events.draw.connect(lambda _event: draws.append(1), position="last")
+    frames.ask()
+    assert 0 in (again() for _ in range(20))  # other parts of the window draw, too
+    draws.clear()
+    before = pixels(native)  # of the window, drawn at once
+    assert draws
+    assert all(again() for _ in range(3))  # what was drawn aside may be older
+    dock.viewer.scene.camera.zoom *= 1.4
+    assert 0 in (again() for _ in range(20))
+    assert not np.array_equal(pixels(native), before)
+    dock.viewer.window.resize(1000, 720)
+    qtbot.waitUntil(lambda: calm(frames) and frames._size == frames._scene().physical_size)
+    with frames.as_it_is():
+        frames.ask()
+        frames._scene().update()
+    assert not frames._soon.isActive()
+    assert not frames._scene()._update_pending
+
+
 def test_one_picture_is_enough_for_another_level(dock: Any, frames: Any, qtbot: Any) -> None:
     levels = [np.ones((n, n), np.uint8) for n in (2048, 1024, 512)]
     layer = dock.viewer.add_labels(levels, multiscale=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Final
@@ -32,8 +33,9 @@ class Frames(QObject):
     To draw is to hand commands to the graphics library, which carries them out on a graphics card
     or on threads of its own.  Qt shows a picture as soon as the commands are handed over, and so
     waits for it: without a graphics card longer than for all else.  Here the event loop goes on
-    meanwhile.  What Qt itself wants painted, for a picture of the window or in another size, is
-    drawn at once, as before.
+    meanwhile.  What Qt itself wants painted, because something lay over it or a dock moved, is
+    shown again as it was drawn; for a picture of the window, or in another size, it is drawn at
+    once, as before.
 
     To show anything of the window, Qt hands over commands, too, which wait for the picture under
     way.  So whatever else changes in the window meanwhile is shown together with that picture.
@@ -58,13 +60,16 @@ class Frames(QObject):
         self._fence: Any = None
         self._began = 0.0
         self._again = self._showing = self._held = False
+        self._is_left = self._is_event = self._is_latest = False
         self._window: QObject | None = None
         self._aside: int | None = None  # the frame buffer, while it is drawn into
         self._frame: tuple[int, list[int]] | None = None  # with its colours and depths
         self._size = (0, 0)
         native._vispy_update = self.ask
         native._vispy_get_fb_bind_location = MethodType(_bound, native)
+        self._hear = type(native).paintEvent
         native.paintGL = MethodType(_painted, native)
+        native.paintEvent = MethodType(_heard, native)
         native.mosaik_frames = self
 
     @property
@@ -72,8 +77,20 @@ class Frames(QObject):
         """Whether a picture is being drawn that is not shown yet."""
         return self._fence is not None or self._showing
 
+    @contextmanager
+    def as_it_is(self) -> Iterator[None]:
+        """What is done inside changes nothing that is seen: no new picture is drawn for it."""
+        scene: Any = self._scene()
+        pending, self._is_left = scene._update_pending, True
+        try:
+            yield
+        finally:
+            scene._update_pending, self._is_left = pending, False
+
     def ask(self) -> None:
         """Draw a new picture in a turn of the event loop of its own, after the one under way."""
+        if self._is_left:
+            return
         if not self.under_way:
             self._soon.start(0)
         else:
@@ -87,26 +104,38 @@ class Frames(QObject):
         return True
 
     def paint(self, native: Any) -> None:
-        """Show the picture that is complete; whenever Qt asks for one, draw it now."""
+        """Show the picture that was drawn last; if it may be another by now, draw it at once."""
         from OpenGL import GL  # type: ignore[import-untyped]
 
         scene = self._scene()
         showing, self._showing = self._showing, False
         again, self._again = self._again, False
         fits = scene is not None and self._size == tuple(scene.physical_size)
-        if not showing or self._frame is None or not fits:
+        shown = showing or (self._is_event and self._is_latest)
+        if not shown or self._frame is None or not fits:
             self._forget()
+            self._is_latest = False
             self._paint(native)
             return
+        if not showing:
+            self._forget()  # Qt waits for it
         if again:
             self._soon.start(0)
-        shown, (width, height) = native.defaultFramebufferObject(), self._size
+        target, (width, height) = native.defaultFramebufferObject(), self._size
         GL.glDisable(GL.GL_SCISSOR_TEST)
         GL.glBindFramebuffer(GL.GL_READ_FRAMEBUFFER, self._frame[0])
-        GL.glBindFramebuffer(GL.GL_DRAW_FRAMEBUFFER, shown)
+        GL.glBindFramebuffer(GL.GL_DRAW_FRAMEBUFFER, target)
         area = (0, 0, width, height)
         GL.glBlitFramebuffer(*area, *area, GL.GL_COLOR_BUFFER_BIT, GL.GL_NEAREST)
-        GL.glBindFramebuffer(GL.GL_FRAMEBUFFER, shown)
+        GL.glBindFramebuffer(GL.GL_FRAMEBUFFER, target)
+
+    def hear(self, native: Any, event: Any) -> None:
+        """Qt wants the canvas painted on the screen."""
+        self._is_event = True
+        try:
+            self._hear(native, event)
+        finally:
+            self._is_event = False
 
     def _draw(self) -> None:
         """Hand the commands of a picture over."""
@@ -124,6 +153,7 @@ class Frames(QObject):
             self._paint(native)
         finally:
             self._aside = None
+        self._is_latest = True
         self._fence = GL.glFenceSync(GL.GL_SYNC_GPU_COMMANDS_COMPLETE, 0)
         GL.glFlush()
         self._began = time.perf_counter()
@@ -142,6 +172,7 @@ class Frames(QObject):
             return False
         if self._frame is not None and size == self._size:
             return True
+        self._is_latest = False
         if self._frame is not None:
             GL.glDeleteFramebuffers(1, [self._frame[0]])
             GL.glDeleteRenderbuffers(2, self._frame[1])
@@ -206,6 +237,10 @@ def _bound(native: Any) -> int:
 
 def _painted(native: Any) -> None:
     native.mosaik_frames.paint(native)
+
+
+def _heard(native: Any, event: Any) -> None:
+    native.mosaik_frames.hear(native, event)
 
 
 def slice_before_drawing(canvas: Any) -> None:

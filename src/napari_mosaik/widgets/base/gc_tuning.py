@@ -36,6 +36,7 @@ __all__ = [
     "in_one_update",
     "make_grid",
     "make_texts",
+    "move_hidden",
     "prepare_letters",
     "quicken",
     "remove_hidden",
@@ -218,21 +219,31 @@ def in_one_update(viewer: napari.Viewer) -> Iterator[None]:
 
 def add_hidden(viewer: napari.Viewer, layer: Layer, place: int) -> None:
     """Add a layer that is hidden at a place of the list; nothing that is drawn changes."""
-    canvas = viewer.window._qt_viewer.canvas
-    paused, canvas._pause_scene_graph = canvas._pause_scene_graph, True
-    try:
-        with unselected(viewer):
-            viewer.layers.insert(place, layer)
-    finally:
-        canvas._pause_scene_graph = paused
+    with _unseen(viewer), unselected(viewer):
+        viewer.layers.insert(place, layer)
+
+
+def move_hidden(viewer: napari.Viewer, place: int, to: int) -> None:
+    """Move a layer of the list; if it is hidden, nothing that is drawn changes."""
+    with contextlib.nullcontext() if viewer.layers[place].visible else _unseen(viewer):
+        viewer.layers.move(place, to)
 
 
 def remove_hidden(viewer: napari.Viewer, layer: Layer) -> None:
     """Remove a layer that is hidden; nothing that is drawn changes."""
+    with _unseen(viewer):
+        viewer.layers.remove(layer)
+
+
+@contextlib.contextmanager
+def _unseen(viewer: napari.Viewer) -> Iterator[None]:
+    """Let napari neither arrange nor draw its canvas for what is done inside."""
     canvas = viewer.window._qt_viewer.canvas
+    frames: Frames | None = getattr(canvas.native, "mosaik_frames", None)
     paused, canvas._pause_scene_graph = canvas._pause_scene_graph, True
     try:
-        viewer.layers.remove(layer)
+        with contextlib.nullcontext() if frames is None else frames.as_it_is():
+            yield
     finally:
         canvas._pause_scene_graph = paused
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -107,6 +108,7 @@ class CaseLayers(QObject):
         self._chosen: dict[str, tuple[str, set[str]]] = {}
         self._by_hand: set[str] = set()
         self._by_hand_asked = 0
+        self._coming: dict[str, bool] = {}  # layers that are being made, and whether to show them
         self._changes: set[str] = set()
         self._hidden: dict[str, LayerSpec] = {}  # what shows the measured uptake, while blind
         self._hidden_shown: set[str] = set()
@@ -223,18 +225,39 @@ class CaseLayers(QObject):
         return next((state.reason for state in found if state.word == "stale"), "")
 
     def set_shown(self, name: str, shown: bool) -> None:
-        """Show or hide a layer; one that was never shown is created now."""
+        """Show or hide a layer; one that was never shown is made in turns of the event loop."""
         layer = self.layer(name)
-        if layer is not None:
+        if name in self._coming:
+            self._coming[name] = shown
+        elif layer is not None:
             layer.visible = shown
         elif shown and name in self.specs:
-            with in_one_update(self.viewer):
-                self.put(self.specs[name], visible=True)
-            self.changed.emit()
+            self._coming[name] = True
+            self._turns.add(self._comes(name))
         elif shown and name in self._slide_specs:
             self._put_slide(name).visible = True
             self._realign()
             self.changed.emit()
+
+    def _comes(self, name: str) -> Iterator[None]:
+        """Make a layer, add it, and show it unless it is wanted no longer."""
+        try:
+            spec = self.specs[name]
+            layer = self._make(spec)
+            yield
+            if self.specs.get(name) is spec and self.layer(name) is None:
+                self._insert(layer, spec)
+            elif name in self.specs:  # a step has run meanwhile
+                self.put(self.specs[name])
+            yield
+            known = self.layer(name)
+            if name in self.specs and known is not None:
+                with in_one_update(self.viewer):
+                    known.visible = self._coming[name]
+                self.viewer.layers.selection.active = known
+        finally:
+            self._coming.pop(name, None)
+        self.changed.emit()
 
     def _layer_removed(self, event: Any) -> None:
         """A layer that the user deletes keeps its row in *Overlays*, which brings it back."""
@@ -478,7 +501,8 @@ class CaseLayers(QObject):
         self.dismiss(self.present().values())
         self.close()
         for known in (
-            self.specs, self._layers, self._limits, self._scales, self._chosen, self._hidden
+            self.specs, self._layers, self._limits, self._scales, self._chosen, self._hidden,
+            self._coming,
         ):  # fmt: skip
             known.clear()
         self._slide_specs.clear()
@@ -674,24 +698,32 @@ class CaseLayers(QObject):
 
     def _add(self, spec: LayerSpec) -> Layer:
         """Add a layer; napari looks at its data for the first time when all is set."""
+        layer = self._make(spec)
+        with in_one_update(self.viewer) if spec.visible else nullcontext():
+            self._insert(layer, spec)
+            if spec.visible:
+                layer.visible = True
+                self.viewer.layers.selection.active = layer
+        return layer
+
+    def _make(self, spec: LayerSpec) -> Layer:
+        """Make a layer, hidden, that is not on the canvas yet."""
         from napari.layers import Layer as Base
 
         layer = Base.create(*replace(self._with_pieces(spec), visible=False).as_layer_data())
         self._dress(layer, spec)
+        return layer
+
+    def _insert(self, layer: Layer, spec: LayerSpec) -> None:
+        """Add a layer that was made, hidden, above all others."""
         if shows_measured(spec):
             layer.events.visible.connect(self._look_again)
         make_room(self.viewer, layer.name)
-        if spec.visible:
-            with in_one_update(self.viewer):
-                self.viewer.add_layer(layer)
-                layer.visible = True
-        else:
-            add_hidden(self.viewer, layer, len(self.viewer.layers))
+        add_hidden(self.viewer, layer, len(self.viewer.layers))
         self._layers[spec.name] = layer
         self.spaces[spec.name] = spec.space
         if not self._give_back_soon.isActive():
             self._give_back_soon.start(_GIVE_BACK_MS)
-        return layer
 
     def _with_pieces(self, spec: LayerSpec) -> LayerSpec:
         """The same layer, its labels read piece by piece where there may be millions."""

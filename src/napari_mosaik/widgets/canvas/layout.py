@@ -25,6 +25,7 @@ from napari_mosaik.widgets.base.gc_tuning import (
     Turns,
     add_hidden,
     in_one_update,
+    move_hidden,
     without_drawing,
 )
 from napari_mosaik.widgets.canvas.camera import centre_um, look_at
@@ -413,7 +414,7 @@ class QuadView(Layout):
                 make_room(self.viewer, layer.name)
                 add_hidden(self.viewer, layer, place)
             elif (now := self.viewer.layers.index(layer)) != place:
-                self.viewer.layers.move(now, place)
+                move_hidden(self.viewer, now, place)
             into.append(layer)
             place += 1
             yield
