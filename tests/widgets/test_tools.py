@@ -359,3 +359,29 @@ def test_a_known_length_gives_a_slide_its_pixel_size(qtbot, dock, opened, fresh_
     assert calibration.which.count() == 0
     qtbot.waitUntil(lambda: bar.visible)
     viewer.layers.remove(alone)
+
+
+def test_layers_are_put_in_order_with_few_moves() -> None:
+    from itertools import combinations
+
+    from napari.components import ViewerModel
+
+    from napari_mosaik.widgets.canvas.layout_state import put_in_order
+
+    rng, viewer = np.random.default_rng(3), ViewerModel()
+    layers = [viewer.add_image(np.zeros((2, 2)), name=str(number)) for number in range(7)]
+    for _ in range(30):
+        before, n = list(viewer.layers), int(rng.integers(0, 8))
+        wanted = [layers[number] for number in rng.permutation(7)[:n]]
+        moves: list[int] = []
+        heard = viewer.layers.events.moved.connect(lambda _event, moves=moves: moves.append(1))
+        put_in_order(viewer, iter(wanted))
+        viewer.layers.events.moved.disconnect(heard)
+        assert list(viewer.layers) == [*wanted, *(one for one in before if one not in wanted)]
+        after = [before.index(layer) for layer in viewer.layers]
+        most = next(
+            size
+            for size in range(7, 0, -1)
+            if any(list(part) == sorted(part) for part in combinations(after, size))
+        )
+        assert len(moves) == 7 - most

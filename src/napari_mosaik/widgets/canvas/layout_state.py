@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -75,11 +76,32 @@ class LayoutState:
 
 
 def put_in_order(viewer: napari.Viewer, layers: Iterable[Layer]) -> None:
-    """Move layers to the bottom of the list, in this order."""
-    for place, layer in enumerate(layers):
-        now = viewer.layers.index(layer)
-        if now != place:
-            viewer.layers.move(now, place)
+    """Move layers to the bottom of the list, in this order, with as few moves as there can be.
+
+    napari arranges its canvas and its list for each move, 2 ms with twenty layers.
+    """
+    first = list(layers)
+    wanted = [*first, *(layer for layer in viewer.layers if layer not in set(first))]
+    places = {layer: place for place, layer in enumerate(wanted)}
+    stay = _longest_rising([places[layer] for layer in viewer.layers])
+    for place, layer in enumerate(wanted):
+        if place not in stay:
+            below = viewer.layers.index(wanted[place - 1]) + 1 if place else 0
+            viewer.layers.move(viewer.layers.index(layer), below)
+
+
+def _longest_rising(numbers: list[int]) -> set[int]:
+    """The most of some different numbers that stand in rising order."""
+    ends, before = list[int](), dict[int, int | None]()
+    for number in numbers:
+        place = bisect_left(ends, number)
+        before[number] = ends[place - 1] if place else None
+        ends[place : place + 1] = [number]
+    found, last = set[int](), ends[-1] if ends else None
+    while last is not None:
+        found.add(last)
+        last = before[last]
+    return found
 
 
 def show_grid(viewer: napari.Viewer, stride: int, shape: tuple[int, int]) -> None:
