@@ -6,6 +6,8 @@ import weakref
 import pytest
 from qtpy.QtCore import QPoint, Qt
 
+from napari_mosaik.widgets.base import gc_tuning
+
 pytestmark = pytest.mark.gui
 
 
@@ -50,6 +52,7 @@ def test_a_case_that_is_left_leaves_nothing_behind(dock, opened, cohort, qtbot):
         dock.controller.switch(cohort / name)
         qtbot.waitUntil(lambda name=name: _settled(dock, name))
     qtbot.waitUntil(lambda: not lazy_slide._closing)  # no thread reads from them any more
+    gc_tuning._collect_all()  # as soon as the mouse rests
     assert not _alive(known)
 
 

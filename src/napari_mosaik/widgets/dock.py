@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -398,9 +398,18 @@ class MosaikDock(QWidget):
         self.header.setVisible(opened)
         self.welcome.setVisible(not opened)
         for page in self.pages.values():
-            page.setEnabled(opened)
+            if page.is_open:
+                page.setEnabled(opened)
+        self._turns.start(self._let_in(opened))
         self.header.show_case()
         self._show_states()
+
+    def _let_in(self, opened: bool) -> Iterator[None]:
+        """Let the pages that are closed be opened while a case is."""
+        for page in self.pages.values():
+            if page.isEnabled() != opened:
+                page.setEnabled(opened)
+                yield
 
     def _another_theme(self, *_: object) -> None:
         grey_again(self)

@@ -324,13 +324,18 @@ class CaseLayers(QObject):
         self._turns.add(self._slide_comes(stain, lazy))
 
     def _slide_comes(self, stain: str, lazy: LazySlide) -> Iterator[None]:
-        """Show a slide, in a turn of the event loop of its own."""
+        """Show a slide, in turns of the event loop."""
+        layer: Layer | None = None
+        if self.slides.get(stain) is lazy and not self._holding:
+            layer = self._make(self._slide_specs[STAIN_TITLES[stain]])
+            yield
         if self.slides.get(stain) is not lazy:
             return
         if self._holding:
             self._held.append((stain, lazy))
             return
-        self._put_slide(STAIN_TITLES[stain])
+        self._put_slide(STAIN_TITLES[stain], layer)
+        yield
         attend(lazy, self.viewer, closing=False)
         self._tell_damage(lazy, f"{STAIN_TITLES[stain]} slide", "the canvas stays blurred there")
         if sum(self.slide_layer(one) is not None for one in self.slides) == 1:
@@ -346,14 +351,12 @@ class CaseLayers(QObject):
             for stain, lazy in held:
                 self._turns.add(self._slide_comes(stain, lazy))
 
-    def _put_slide(self, title: str) -> Layer:
+    def _put_slide(self, title: str, layer: Layer | None = None) -> Layer:
         """Add the layer of a slide below all overlays, at its place among the slides."""
-        with in_one_update(self.viewer):
-            layer = self._add(self._slide_specs[title])
-            order = [STAIN_TITLES[stain] for stain in STAIN_ORDER]
-            below = sum(self.layer(one) is not None for one in order[: order.index(title)])
-            self.viewer.layers.move(self.viewer.layers.index(layer), below)
-        return layer
+        spec = self._slide_specs[title]
+        order = [STAIN_TITLES[stain] for stain in STAIN_ORDER]
+        below = sum(self.layer(one) is not None for one in order[: order.index(title)])
+        return self._add(spec, layer, below)
 
     def _tell_damage(self, lazy: LazyPieces, about: str, so: str) -> None:
         """Show once what cannot be read, and so is not shown as it is."""
@@ -696,11 +699,11 @@ class CaseLayers(QObject):
             layer.visible = visible
         return layer
 
-    def _add(self, spec: LayerSpec) -> Layer:
+    def _add(self, spec: LayerSpec, layer: Layer | None = None, place: int | None = None) -> Layer:
         """Add a layer; napari looks at its data for the first time when all is set."""
-        layer = self._make(spec)
+        layer = self._make(spec) if layer is None else layer
         with in_one_update(self.viewer) if spec.visible else nullcontext():
-            self._insert(layer, spec)
+            self._insert(layer, spec, place)
             if spec.visible:
                 layer.visible = True
                 self.viewer.layers.selection.active = layer
@@ -714,12 +717,12 @@ class CaseLayers(QObject):
         self._dress(layer, spec)
         return layer
 
-    def _insert(self, layer: Layer, spec: LayerSpec) -> None:
-        """Add a layer that was made, hidden, above all others."""
+    def _insert(self, layer: Layer, spec: LayerSpec, place: int | None = None) -> None:
+        """Add a layer that was made, hidden, at a place of the list or above all others."""
         if shows_measured(spec):
             layer.events.visible.connect(self._look_again)
         make_room(self.viewer, layer.name)
-        add_hidden(self.viewer, layer, len(self.viewer.layers))
+        add_hidden(self.viewer, layer, len(self.viewer.layers) if place is None else place)
         self._layers[spec.name] = layer
         self.spaces[spec.name] = spec.space
         if not self._give_back_soon.isActive():
