@@ -171,7 +171,7 @@ def test_what_was_dismissed_stays_hidden_and_gives_its_name_back(dock):
     assert viewer.add_layer(Image(np.zeros((4, 4)), name="a")).name == "a"
 
 
-def test_rows_of_overlays_come_two_at_a_time(dock, in_turns):
+def test_rows_of_overlays_come_two_at_a_time(qtbot, dock, in_turns):
     from napari_mosaik.view.spec import LayerSpec, placement_um
 
     overlays = dock.overlays
@@ -186,8 +186,10 @@ def test_rows_of_overlays_come_two_at_a_time(dock, in_turns):
         counts.append(len(overlays._built))
     assert counts == [2, 4, 5]
     former = dict(overlays._built)
-    dock.board.set_shown("d", True)  # one row is exchanged at once
-    assert not overlays._turns._work
+    dock.board.set_shown("d", True)
+    qtbot.waitUntil(lambda: not dock.board._coming)
+    assert dock.board.layer("d").visible
+    assert not overlays._turns._work  # one row is exchanged at once
     assert overlays._built.pop("d") is not former.pop("d")
     assert overlays._built == former
 
@@ -252,6 +254,7 @@ def test_the_views_of_the_slides_come_one_by_one(qtbot, dock, opened, own_cohort
     opened(dock, own_cohort, layers=("H&E", "CD34", "CAIX"))
     qtbot.waitUntil(lambda: "Vessels" in dock.board.specs)
     dock.board.set_shown("Vessels", True)
+    qtbot.waitUntil(lambda: not dock.board._coming)
     viewer, four, before = dock.viewer, dock.view_tools.quad_view, shown(dock.viewer)
     halted(four)
     four.enter()

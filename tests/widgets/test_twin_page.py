@@ -28,6 +28,16 @@ SCANS = [(72, 3.4, 5.0), (120, 3.6, 3.4), (168, 37.0, 2.3)]
 FREE = "transfer_per_h,fast_half_life_h"
 
 
+def drawn(qtbot, dock, view):
+    """Scroll to a figure, which is drawn once it is seen, and wait for it."""
+
+    def there():
+        dock.page_area.ensureWidgetVisible(view)
+        return view.figure is not None
+
+    qtbot.waitUntil(there)
+
+
 def values():
     about = {"unit": "SUVbw", "decay_reference": "injection"}
     for time, *means in SCANS:
@@ -123,14 +133,14 @@ def test_a_scan_is_predicted_taken_in_used_and_recorded(qtbot, dock, page, case)
     for place, row in enumerate(cells(page.parameters)):
         is_grey = page.parameters.item(place, 2).foreground().color() == grey
         assert is_grey == row[0].endswith("prior only")
-    qtbot.waitUntil(lambda: page.curve.figure is not None)
+    drawn(qtbot, dock, page.curve)
     _, tumour, blood = page.curve.figure.axes
     for axes, scan in ((tumour, SCANS[0][1]), (blood, SCANS[0][2])):
         assert len(axes.collections) == 2  # the band, and the ghost of the one before
         assert [scan] in [line.get_ydata() for line in axes.lines if line.get_marker() == "o"]
     page.shown.setCurrentIndex(0)
     assert page.curve.figure is None  # what is no longer chosen is not shown
-    qtbot.waitUntil(lambda: page.curve.figure is not None)
+    drawn(qtbot, dock, page.curve)
     assert [len(axes.collections) for axes in page.curve.figure.axes] == [0, 1, 1]
 
     click(qtbot, page.predict)
@@ -250,7 +260,7 @@ def test_plans_are_arms_of_a_virtual_cohort(qtbot, dock, case, opened):
     )
     assert [tuple(row) for row in cells(page.outcomes)] == cohort_arm_rows(document)
     assert cells(page.better) == [["A: One\nB: Two", "0.000"]]
-    qtbot.waitUntil(lambda: page.figure.figure is not None)
+    drawn(qtbot, dock, page.figure)
     texts = page.figure.figure.axes[0].texts
     assert [text.get_text() for text in texts] == [SIMULATED]
 
