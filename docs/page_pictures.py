@@ -122,6 +122,8 @@ def clipped(root: Any) -> list[str]:
     """Visible texts that have less room than they need, or that their parent cuts off."""
     from qtpy.QtWidgets import QAbstractButton, QComboBox, QLabel, QStyle, QStyleOptionComboBox
 
+    from napari_mosaik.widgets.base.controls import ELIDED
+
     found = clipped_values(root)
     for box in root.findChildren(QComboBox):
         option = QStyleOptionComboBox()
@@ -129,7 +131,8 @@ def clipped(root: Any) -> list[str]:
         part = QStyle.SubControl.SC_ComboBoxEditField
         room = box.style().subControlRect(QStyle.ComplexControl.CC_ComboBox, option, part, box)
         need = box.fontMetrics().horizontalAdvance(box.currentText())
-        if box.isVisible() and not box.isEditable() and need > room.width():
+        whole = box.property(ELIDED)  # lacks its middle, and the tooltip has it all
+        if box.isVisible() and not box.isEditable() and not whole and need > room.width():
             found.append(f"QComboBox '{box.currentText()[:60]}' does not fit")
     for kind in (QLabel, QAbstractButton):
         for widget in root.findChildren(kind):

@@ -67,9 +67,14 @@ def test_a_predictor_of_the_cohort_is_chosen_and_one_of_the_case_refused(
 
 
 def test_long_names_without_room_are_told_apart_by_their_ends(qtbot):
-    from napari_mosaik.widgets.base.controls import LongChoice
+    from qtpy.QtCore import QEvent, QPoint
+    from qtpy.QtGui import QHelpEvent
+    from qtpy.QtWidgets import QApplication, QComboBox, QToolTip
 
-    box = LongChoice()
+    from napari_mosaik.widgets.base.controls import shrinkable
+
+    box = shrinkable(QComboBox())
+    box.setToolTip("A predictor")
     qtbot.addWidget(box)
     box.addItems(
         [f"mosaik of cases A1, A2, A3, A4, A5, A6, A7, A8 and {end}" for end in ("B1", "C2")]
@@ -78,8 +83,9 @@ def test_long_names_without_room_are_told_apart_by_their_ends(qtbot):
     looks = []
     for row in (0, 1):
         box.setCurrentIndex(row)
-        assert box.toolTip() == box.itemText(row)
         looks.append(box.grab().toImage())
+        QApplication.sendEvent(box, QHelpEvent(QEvent.Type.ToolTip, QPoint(5, 5), QPoint(5, 5)))
+        assert QToolTip.text() == f"{box.currentText()}\nA predictor"
     assert looks[0] != looks[1]
 
 

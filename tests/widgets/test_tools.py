@@ -354,6 +354,7 @@ def test_a_known_length_gives_a_slide_its_pixel_size(qtbot, dock, opened, fresh_
         calibration.use_button.click()
     assert told.args == [pytest.approx(0.25, abs=0.01)]
     assert tuple(alone.scale) == (told.args[0], told.args[0])
+    assert tuple(alone.translate) == (told.args[0] / 2, told.args[0] / 2)  # of a pixel's middle
     assert alone.name == "plain.png"
     assert calibration.message.text().startswith("plain.png: 0.2")
     assert calibration.which.count() == 0

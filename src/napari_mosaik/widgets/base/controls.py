@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, cast
 
 from qtpy.QtCore import QCoreApplication, QEvent, QLocale, QObject, QPoint, Qt, QTimer, Signal
-from qtpy.QtGui import QColor, QFocusEvent, QGuiApplication, QKeyEvent, QKeySequence, QPaintEvent
+from qtpy.QtGui import QColor, QFocusEvent, QGuiApplication, QHelpEvent, QKeyEvent, QKeySequence
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QAbstractSlider,
@@ -46,12 +46,12 @@ from napari_mosaik.widgets.base.worker import Job, Problem, Report
 from napari_mosaik.workflow.parallel import compute_devices
 
 __all__ = [
+    "ELIDED",
     "SETTLED_MS",
     "Banner",
     "Collapsible",
     "DeviceChoice",
     "JobBar",
-    "LongChoice",
     "button",
     "calm_wheel",
     "clear",
@@ -448,38 +448,58 @@ class _Scrolled(QScrollArea):
             calm_wheel(content)  # fields that came since
 
 
+ELIDED = "mosaik_elided"
+"""Property of a combo box whose text lacks its middle where it has no room."""
+
+
 def shrinkable(box: QComboBox) -> QComboBox:
-    """Let a combo box be narrower than its longest item, so that it does not widen the dock."""
+    """Let a combo box be narrower than its longest item, so that it does not widen the dock.
+
+    What has no room then lacks its middle: names of models end with the cases that they were
+    trained on.  The tooltip has it whole.
+    """
     box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
     box.setMinimumContentsLength(8)
     box.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+    box.view().setTextElideMode(Qt.TextElideMode.ElideMiddle)
+    box.installEventFilter(_Middle(box))
+    box.setProperty(ELIDED, True)
     return box
 
 
-class LongChoice(QComboBox):
-    """A choice among long names: one that has no room lacks its middle, and is its own tooltip.
+class _Middle(QObject):
+    """Draws a combo box with the beginning and the end of its text."""
 
-    Names of models begin with their kind and end with the cases that they were trained on.
-    """
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        box = cast("QComboBox", watched)
+        if event.type() == QEvent.Type.Paint and not box.isEditable():
+            self._draw(box)
+            return True
+        if event.type() == QEvent.Type.ToolTip and self._shown(box) != box.currentText():
+            words = "\n".join(filter(None, (box.currentText(), box.toolTip())))
+            QToolTip.showText(cast("QHelpEvent", event).globalPos(), words, box)
+            return True
+        return False
 
-    def __init__(self) -> None:
-        super().__init__()
-        shrinkable(self)
-        self.view().setTextElideMode(Qt.TextElideMode.ElideMiddle)
-        self.currentTextChanged.connect(self.setToolTip)
-
-    def paintEvent(self, event: QPaintEvent) -> None:
-        """Draw the box with the beginning and the end of its text."""
+    def _shown(self, box: QComboBox) -> str:
         option = QStyleOptionComboBox()
-        self.initStyleOption(option)
-        style, painter = self.style(), QStylePainter(self)
-        part = QStyle.SubControl.SC_ComboBoxEditField
-        room = style.subControlRect(QStyle.ComplexControl.CC_ComboBox, option, part, self).width()
+        box.initStyleOption(option)
+        kind, part = QStyle.ComplexControl.CC_ComboBox, QStyle.SubControl.SC_ComboBoxEditField
+        room = box.style().subControlRect(kind, option, part, box).width() - _MARGIN_PX
         middle = Qt.TextElideMode.ElideMiddle
-        option.currentText = self.fontMetrics().elidedText(self.currentText(), middle, room - 4)
+        return box.fontMetrics().elidedText(box.currentText(), middle, room)
+
+    def _draw(self, box: QComboBox) -> None:
+        option, painter = QStyleOptionComboBox(), QStylePainter(box)
+        box.initStyleOption(option)
+        option.currentText = self._shown(box)
         painter.drawComplexControl(QStyle.ComplexControl.CC_ComboBox, option)
         painter.drawControl(QStyle.ControlElement.CE_ComboBoxLabel, option)
         painter.end()
+
+
+_MARGIN_PX = 4
+"""Left and right of the text in a combo box, together."""
 
 
 def scrolled(widget: QWidget) -> QScrollArea:

@@ -37,7 +37,6 @@ from napari_mosaik.view.models import (
 )
 from napari_mosaik.widgets.base.controls import (
     Collapsible,
-    LongChoice,
     button,
     column,
     fill_table,
@@ -439,7 +438,7 @@ class PredictorPanel(QWidget):
             self._train,
             "Runs missing steps of the other cases, and trains the predictor without this case",
         )
-        self.choice = LongChoice()
+        self.choice = shrinkable(QComboBox())
         self.use = button("Use", self._use, "Predicts this case with the chosen predictor")
         self.browse = button("From a folder…", self._browse, "The folder of a trained predictor")
         self.pause = button("Pause", self._pause, "Pauses after the current batch; nothing is lost")
