@@ -165,3 +165,28 @@ def test_every_field_of_the_window_shows_a_decimal_point(qtbot, language, dock, 
 
 def _mixes(locale):
     return locale.decimalPoint() != "." or locale.groupSeparator() in ".,"
+
+
+def test_no_part_of_a_page_is_a_window_for_a_moment(dock, opened, fresh_case, qapp):
+    """A widget that is shown before it has a parent is a window, and flickers on the screen."""
+    from qtpy.QtCore import QEvent, QObject
+
+    shown = []
+
+    class Watch(QObject):
+        def eventFilter(self, watched, event):
+            kind = type(watched)
+            alone = event.type() == QEvent.Type.Show and getattr(watched, "isWindow", bool)()
+            if alone and not kind.__module__.startswith("napari._qt"):
+                shown.append(kind.__name__)
+            return False
+
+    watch = Watch()
+    opened(dock, fresh_case)
+    qapp.installEventFilter(watch)
+    try:
+        for page in dock._all_pages():
+            page.set_open(True)
+    finally:
+        qapp.removeEventFilter(watch)
+    assert set(shown) <= {"QWindow", "QWidgetWindow"}

@@ -179,7 +179,8 @@ class StepSection(QWidget):
         self.about = wrapped_label(step.about, small=not alone)
         self.fold = None if alone else Collapsible("Settings", self.form)
         body: QWidget = self.form if self.fold is None else self.fold
-        body.setVisible(bool(step.params.model_fields))
+        if not step.params.model_fields:
+            body.hide()
         self._alone = alone
         self.setLayout(column(self.state, self.about, body, spacing=3))
 
@@ -253,7 +254,8 @@ class StepPage(Page):
             "Compute the result in the visible region while you change the settings; "
             "nothing is stored"
         )
-        self.preview_box.setVisible(bool(self._previewed()))
+        if not self._previewed():
+            self.preview_box.hide()
         self.preview_box.toggled.connect(self._toggle_preview)
         self.preview_line = wrapped_label(small=True)
         self.preview_line.hide()
