@@ -97,3 +97,13 @@ def test_torch_and_scikit_learn_wait_passively_from_the_command_line_and_the_win
     assert said.count("OPENMPDISPLAYENVIRONMENTBEGIN") > 0
     spins = re.findall(r"GOMP_SPINCOUNT='(\d+)'", said)
     assert spins == ["0"] * said.count("OPENMPDISPLAYENVIRONMENTBEGIN")
+
+
+def test_errors_of_a_prediction_are_drawn_without_torch():
+    """A dose plan draws them, and reads a prediction that was made before."""
+    code = (
+        "import sys; from napari_mosaik.predictor import draw_errors, interval_metrics, "
+        "slide_mean_interval; print(sorted({'torch', 'sklearn'} & sys.modules.keys()))"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "[]"

@@ -21,15 +21,14 @@ from napari_mosaik.predictor import (
     with_intervals,
     with_range,
 )
+from napari_mosaik.predictor.held_out import HeldOutCase, companion_weights
 from napari_mosaik.predictor.model import CARD_FORMAT, TargetScale, TrainedModel
 from napari_mosaik.predictor.prediction import COMPANIONS
 from napari_mosaik.predictor.surroundings import slide_columns
 from napari_mosaik.predictor.training_range import with_held_out
 from napari_mosaik.predictor.uncertainty import (
     ErrorScale,
-    HeldOutCase,
     Residuals,
-    companion_weights,
     conformal_quantile,
     interval_score,
     prediction_intervals,

@@ -1,4 +1,5 @@
 from .baselines import Baseline, fit_baselines, predict_baselines, with_baselines
+from .held_out import held_out_cases, with_intervals
 from .input_spread import (
     InputSpread,
     input_draws,
@@ -55,10 +56,8 @@ from .training_set import (
 from .uncertainty import (
     calibrate,
     draw_errors,
-    held_out_cases,
     interval_metrics,
     slide_mean_interval,
-    with_intervals,
 )
 
 __all__ = [
