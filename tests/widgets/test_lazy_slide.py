@@ -359,3 +359,22 @@ def test_the_canvas_shows_the_pixels_once_they_are_read(viewer, qtbot):
     qtbot.waitUntil(sharp, timeout=20_000)
     viewer.layers.clear()
     assert file.closed.wait(30)
+
+
+@pytest.mark.gui
+def test_pixels_that_were_read_redraw_the_layers_of_their_slide_only(viewer, monkeypatch):
+    from napari_mosaik.view.layers import slide_layer
+    from napari_mosaik.widgets.canvas import lazy_slide
+
+    slides = []
+    for name in ("CD34", "H&E"):
+        slides.append(lazy_slide.LazySlide(Painted()))
+        lazy_slide.attend(slides[-1], viewer)
+        spec = slide_layer(name, slides[-1].levels(), slides[-1].lattices[0])
+        data, options, _ = spec.as_layer_data()
+        viewer.add_image(data, **options)
+    drawn = []
+    monkeypatch.setattr(lazy_slide, "redraw", lambda layer, *_: drawn.append(layer.name))
+    slides[0].arrived.emit(False)
+    assert drawn == ["CD34"]
+    viewer.layers.clear()

@@ -186,3 +186,12 @@ def test_a_folder_without_a_case_is_reported(qtbot, dock, tmp_path):
     qtbot.waitUntil(lambda: dock.workspace.problem is not None, timeout=10_000)
     assert "no case" in dock.banner.sentence.text()
     assert dock.welcome.isVisible()
+
+
+def test_what_is_read_for_a_case_is_dropped_once_its_window_closes(dock, opened, cohort, qtbot):
+    case, heard, controller = opened(dock, cohort), [], dock.controller
+    task = controller.read_for(case, "Numbers", lambda: 1, heard.append)
+    assert task.wait(60)
+    controller.close()
+    qtbot.waitUntil(lambda: task not in controller._tasks)
+    assert not heard

@@ -68,6 +68,7 @@ class CaseController(QObject):
         self._generation = 0
         self._read_recipe: Recipe = {}  # the settings as this window last read or wrote them
         self._announced: set[str] = set()  # steps of the running job whose results were shown
+        self._closed = False
         self._tasks: set[Task] = set()
         self._turns = Turns(self)
         self.leaving: Callable[[], bool] = lambda: False
@@ -105,10 +106,10 @@ class CaseController(QObject):
     def read_for(
         self, case: Case, action: str, work: Callable[[], _T], then: Callable[[_T], None]
     ) -> Task:
-        """Like `read`, but drop the result when *case* is no longer the open one."""
+        """Like `read`, but drop the result when *case* is no longer open, or the window closed."""
 
         def if_open(result: _T) -> None:
-            if case is self.workspace.case:
+            if case is self.workspace.case and not self._closed:
                 then(result)
 
         return self.read(action, work, if_open)
@@ -144,6 +145,7 @@ class CaseController(QObject):
 
     def close(self, timeout_s: float = 10.0) -> None:
         """Stop all background work; called when the window closes."""
+        self._closed = True
         self._refresh_soon.cancel()
         self._turns.stop()
         self._generation += 1
