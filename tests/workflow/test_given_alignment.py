@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,11 @@ from napari_mosaik.core.catalogue import ALIGNMENT
 from napari_mosaik.io.annotations import read_geojson
 from napari_mosaik.io.case import Case
 from napari_mosaik.io.case_file import CaseFile
-from napari_mosaik.workflow import given_alignment
+from napari_mosaik.workflow import given_alignment, parallel
 from napari_mosaik.workflow.case_status import case_status
 from napari_mosaik.workflow.recipe import changed, read_recipe, write_recipe
-from napari_mosaik.workflow.run import run_until
+from napari_mosaik.workflow.run import run, run_until
+from napari_mosaik.workflow.steps import align, step_named
 
 TINY = Path(__file__).parents[2] / "sample_data" / "tiny" / "A2"
 
@@ -176,3 +178,25 @@ def test_annotations_move_onto_the_reference(case, tmp_path, capsys):
         assert np.allclose(transform.apply(corners), there, atol=0.02)
         area = shape.geometry.area * transform.scale**2
         assert moved[shape.key].geometry.area == pytest.approx(area, rel=1e-3)
+
+
+def test_progress_is_repeated_while_the_slides_of_a_registration_are_read(
+    aligned, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(parallel, "_REPORT_S", 0.01)
+    shutil.copytree(aligned, tmp_path / "A2")
+    go, read, texts = threading.Event(), align.density_of, []
+
+    def waits(slide):
+        assert go.wait(60)
+        return read(slide)
+
+    monkeypatch.setattr(align, "density_of", waits)
+    case, step = Case(tmp_path / "A2"), step_named("align_he")
+    before = case.store.read(ALIGNMENT["he"])
+    for progress in run(case, step, read_recipe(case.root)[step.name], force=True):
+        texts.append(progress.text)
+        if texts.count("reading the haematoxylin") > 20:
+            go.set()
+    assert go.is_set()
+    assert case.store.read(ALIGNMENT["he"]) == before

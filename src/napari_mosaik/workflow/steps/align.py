@@ -36,6 +36,7 @@ from napari_mosaik.register import (
     read_landmarks,
 )
 from napari_mosaik.register.section_registration import LOW_CONFIDENCE, align_by_pieces
+from napari_mosaik.workflow.parallel import beside
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.step_context import StepContext
 
@@ -148,8 +149,10 @@ def _stain_step(stain: str) -> Step[AlignParams]:
             by_outline = partial(register.iter_align_masks, params=params)
             alignment = yield from _reported(align_by_pieces(*masks, by_outline), 0.0)
             return {ALIGNMENT[stain]: alignment.to_dict()}
-        yield Progress(0.0, 1, "reading the haematoxylin")
-        densities = _density(inputs, stain), _density(inputs, REFERENCE)
+        reading = Progress(0.0, 1, "reading the haematoxylin")
+        own = yield from beside(partial(_density, inputs, stain), reading)
+        reading = Progress(_READ / 2, 1, reading.text)
+        densities = own, (yield from beside(partial(_density, inputs, REFERENCE), reading))
         if given is not None:
             alignment = register.assess_sections(
                 *masks, *densities, given.transform, params, method=given.method
