@@ -187,7 +187,7 @@ def test_rows_of_overlays_come_two_at_a_time(qtbot, dock, in_turns):
     assert counts == [2, 4, 5]
     former = dict(overlays._built)
     dock.board.set_shown("d", True)
-    qtbot.waitUntil(lambda: not dock.board._coming)
+    qtbot.waitUntil(lambda: not dock.board._turns.is_busy)
     assert dock.board.layer("d").visible
     assert not overlays._turns._work  # one row is exchanged at once
     assert overlays._built.pop("d") is not former.pop("d")
@@ -254,7 +254,7 @@ def test_the_views_of_the_slides_come_one_by_one(qtbot, dock, opened, own_cohort
     opened(dock, own_cohort, layers=("H&E", "CD34", "CAIX"))
     qtbot.waitUntil(lambda: "Vessels" in dock.board.specs)
     dock.board.set_shown("Vessels", True)
-    qtbot.waitUntil(lambda: not dock.board._coming)
+    qtbot.waitUntil(lambda: not dock.board._turns.is_busy)
     viewer, four, before = dock.viewer, dock.view_tools.quad_view, shown(dock.viewer)
     halted(four)
     four.enter()
@@ -489,9 +489,13 @@ def test_layers_of_a_step_are_made_one_by_one_and_only_those_that_are_shown(
     halted(board)
     board.show_steps(("uptake",))
     qtbot.waitUntil(lambda: bool(board._turns._work))
-    assert not board.overlays()
-    step(board)
-    assert len(board.overlays()) == 1
+    counts = []
+    for _ in range(3):  # it is made, added, and shown
+        counts.append(
+            (len(board.overlays()), any(one.visible for one in board.overlays().values()))
+        )
+        step(board)
+    assert counts == [(0, False), (0, False), (1, False)]
     while board._turns._work:
         step(board)
     made = board.overlays()

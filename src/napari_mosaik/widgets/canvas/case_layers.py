@@ -234,6 +234,7 @@ class CaseLayers(QObject):
         elif shown and name in self.specs:
             self._coming[name] = True
             self._turns.add(self._comes(name))
+            self._turns.soon(self.changed.emit)
         elif shown and name in self._slide_specs:
             self._put_slide(name).visible = True
             self._realign()
@@ -257,7 +258,6 @@ class CaseLayers(QObject):
                 self.viewer.layers.selection.active = known
         finally:
             self._coming.pop(name, None)
-        self.changed.emit()
 
     def _layer_removed(self, event: Any) -> None:
         """A layer that the user deletes keeps its row in *Overlays*, which brings it back."""
@@ -590,7 +590,12 @@ class CaseLayers(QObject):
         for spec, visible in zip(specs, shown, strict=True):
             if not self._visible([spec]):  # hidden from the reader meanwhile
                 continue
-            if visible or self.layer(spec.name) is not None:
+            if visible and self.layer(spec.name) is None:
+                self._offer([spec])
+                self._coming[spec.name] = True
+                yield from self._comes(spec.name)
+                yield
+            elif self.layer(spec.name) is not None:
                 with in_one_update(self.viewer):
                     self.put(spec, visible=visible)
                 yield
