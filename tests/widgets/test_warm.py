@@ -296,6 +296,18 @@ def test_memory_goes_back_when_another_case_was_opened(dock: Any, monkeypatch: A
     assert heard.wait(60)
 
 
+def test_large_blocks_are_kept_only_while_a_step_runs(dock: Any, monkeypatch: Any) -> None:
+    from napari_mosaik.widgets import dock as module
+
+    heard: list[bool] = []
+    monkeypatch.setattr(module, "keep_freed_memory", heard.append)
+    monkeypatch.setattr(dock, "_tell_napari", lambda _job: None)
+    dock._watch_job(SimpleNamespace(cancelling=SimpleNamespace(connect=lambda _act: None)))
+    dock._watch_job(None)
+    dock.close()
+    assert heard == [True, False, True]
+
+
 def test_memory_goes_back_once_after_layers_were_made(
     dock: Any, qtbot: Any, monkeypatch: Any
 ) -> None:

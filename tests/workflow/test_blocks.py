@@ -265,3 +265,32 @@ def test_an_address_space_that_is_too_small_is_refused_before_a_library_aborts(m
     parallel.require_address_space(1.0, "the network library")
     limited(1000)
     parallel.require_address_space(1.0, "the network library")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it is a matter of glibc")
+def test_large_blocks_go_back_at_once_unless_a_step_runs():
+    import ctypes
+    import subprocess
+
+    if not hasattr(ctypes.CDLL(None), "mallinfo2"):
+        pytest.skip("only glibc from 2.33 on tells its blocks")
+    code = """
+import ctypes
+import numpy as np
+from napari_mosaik.workflow.parallel import keep_freed_memory
+
+class Info(ctypes.Structure):
+    names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
+    _fields_ = [(name, ctypes.c_size_t) for name in names.split()]
+
+tell = ctypes.CDLL(None).mallinfo2
+tell.restype = Info
+for keep in (False, True, False):
+    keep_freed_memory(keep)
+    before = tell().hblks
+    tile = np.ones(1_000_000, np.uint8)
+    print(tell().hblks - before)
+    del tile
+"""
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.split() == ["1", "0", "1"]

@@ -60,6 +60,7 @@ from napari_mosaik.widgets.pages.review import QueuePanel, ReportButton, ReviewP
 from napari_mosaik.widgets.pages.stain_picker import StainPicker
 from napari_mosaik.widgets.pages.twin_page import TwinPage
 from napari_mosaik.widgets.pages.what_if import WhatIfPanel
+from napari_mosaik.workflow.parallel import keep_freed_memory
 from napari_mosaik.workflow.predictors import models_for
 from napari_mosaik.workflow.step import Step
 from napari_mosaik.workflow.steps import STEPS, maker_of, step_named
@@ -83,6 +84,7 @@ class MosaikDock(QWidget):
         super().__init__()
         self._closed = False
         self._first = WindowFirst(self)
+        keep_freed_memory(False)
         self.viewer = napari_viewer
         self.workspace = workspace or Workspace()
         self.controller = CaseController(self.workspace, self)
@@ -386,6 +388,7 @@ class MosaikDock(QWidget):
 
     def _watch_job(self, job: Any, *_: object) -> None:
         self._tell_napari(job)
+        keep_freed_memory(job is not None)
         if job is None:
             for page in self.pages.values():
                 page.set_idle()
@@ -469,6 +472,7 @@ class MosaikDock(QWidget):
         self.canvas.detach()
         self._prepare_soon.stop()
         self._first.stop()
+        keep_freed_memory(True)
         self.controller.close()
         self.board.close()
         for group in (self.workspace.events, self.canvas.events):
