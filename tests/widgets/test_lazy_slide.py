@@ -267,9 +267,9 @@ def test_a_piece_that_cannot_be_read_stays_coarse_and_is_told_once(lazy, qtbot, 
     def broken(_lattice):
         raise InputError("the tile at row 0 cannot be decoded")
 
-    monkeypatch.setattr(lazy.slide, "read_lattice", broken)
     told = []
     lazy.damaged.connect(told.append)
+    monkeypatch.setattr(lazy.slide, "read_lattice", broken)  # a thread may begin only now
     lazy.slide.gate.set()
     lazy.levels()[0][0:100, 0:100]
     qtbot.waitUntil(lambda: bool(told) and (0, 0, 0) in lazy._failed, timeout=20_000)
