@@ -201,6 +201,7 @@ def test_new_objects_are_collected_in_passing_and_all_when_the_mouse_rests(
     from qtpy.QtCore import QObject
 
     places, pressed = [0], [0]
+    monkeypatch.setattr(gc_tuning, "_before", [])  # no other window is open
     monkeypatch.setattr(gc_tuning, "QCursor", SimpleNamespace(pos=lambda: places[0]))
     buttons = SimpleNamespace(mouseButtons=lambda: SimpleNamespace(value=pressed[0]))
     monkeypatch.setattr(gc_tuning, "QGuiApplication", buttons)
