@@ -132,7 +132,7 @@ def test_own_files_to_report(qtbot, dock, hand, shown, fresh_case, tmp_path):
     hand.click(page.injection.save)
     qtbot.waitUntil(lambda: dock.workspace.states["suv"].word == "missing")
     to_the_report(qtbot, dock, hand, shown)
-    assert dock.workspace.states["suv"].word == "done"
+    qtbot.waitUntil(lambda: dock.workspace.states["suv"].word == "done")
     assert (hand.clicks, hand.fields) == (20, 12)
 
 

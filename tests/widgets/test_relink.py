@@ -17,7 +17,9 @@ pytestmark = pytest.mark.gui
 def opened(qtbot, page, root):
     page.set_open(True)
     page.controller.open(root)
-    qtbot.waitUntil(lambda: bool(page.controller.workspace.states))
+    space, turns = page.controller.workspace, page.controller._turns
+    # the states are known some turns of the event loop before the case is shown
+    qtbot.waitUntil(lambda: space.case is not None and not turns.is_busy)
 
 
 def test_a_moved_slide_is_found_again_with_one_click(qtbot, page, case, tmp_path, monkeypatch):

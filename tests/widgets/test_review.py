@@ -18,7 +18,8 @@ pytestmark = pytest.mark.gui
 
 
 def test_review_in_and_out_and_one_selection(qtbot, dock, opened, own_cohort):
-    opened(dock, own_cohort)
+    opened(dock, own_cohort, layers=("H&E", "CD34", "CAIX"))
+    qtbot.waitUntil(lambda: bool(dock.board.specs) and not dock.controller.is_reading)
     tile_data = dock.workspace.tile_data
     shown = {layer.name: layer.visible for layer in dock.viewer.layers}
     magnification = dock.viewer.canvas.overlays[READOUT]
@@ -232,7 +233,8 @@ def test_a_what_if_is_shown_discarded_and_made_a_correction(qtbot, dock, opened,
     dock.tabs.setCurrentIndex(dock.review_tab)
     dock.what_if_fold.set_open(True)
     panel, data = dock.what_if, dock.workspace.tile_data
-    qtbot.waitUntil(lambda: panel.label.count() == 3)
+    # that errors were shown is noted in the journal, in the background
+    qtbot.waitUntil(lambda: panel.label.count() == 3 and not dock.controller.is_reading)
     assert not panel.push.isEnabled()  # no tile yet
     dock.workspace.tile = 9
     fraction = case.store.read(PARAMETERS)["neoplastic_fraction"][9]

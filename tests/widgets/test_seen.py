@@ -32,7 +32,7 @@ def test_the_text_on_the_canvas_lies_inside_its_box(dock, qtbot):
 
 
 def test_overlays_are_listed_by_section_on_one_scale_of_the_uptake(dock, opened, own_cohort, qtbot):
-    opened(dock, own_cohort)
+    opened(dock, own_cohort, layers=("H&E", "CD34", "CAIX"))
     board = dock.board
     qtbot.waitUntil(lambda: "PET" in board.names())
     sections = board.names()

@@ -6,6 +6,8 @@ from qtpy.QtCore import Qt
 
 from napari_mosaik.io import Case
 
+from .test_twin_page import drawn
+
 pytestmark = pytest.mark.gui
 
 
@@ -133,7 +135,7 @@ def test_parameters_and_clusters_are_one_selection_with_the_tiles(qtbot, dock, o
     panel.parameter_descriptions.itemClicked.emit(panel.parameter_descriptions.item(2, 0))
     assert "Formula: 2·sqrt(area/π)" in panel.meaning.text()
     panel.kind.setCurrentIndex(2)
-    qtbot.waitUntil(lambda: panel.plot.figure is not None)
+    drawn(qtbot, dock, panel.plot)
     panel.table.itemClicked.emit(panel.table.item(3, 0))  # one parameter against the uptake
     assert panel.kind.currentIndex() == 3
     tile_data = dock.workspace.tile_data

@@ -169,6 +169,7 @@ def test_magnify_turn_measure_and_find_the_way(qtbot, dock, opened, own_cohort):
 def test_four_slides_side_by_side_and_back(qtbot, dock, opened, own_cohort):
     opened(dock, own_cohort, layers=("H&E", "CD34", "CAIX"))
     viewer, board, four = dock.viewer, dock.board, dock.view_tools.quad_view
+    qtbot.waitUntil(lambda: "Nuclei" in board.specs)
     board.show_steps(("vessels",))
     qtbot.waitUntil(lambda: board.layer("Vessels") is not None, timeout=10_000)
     dock.view_tools.ruler.take("length")

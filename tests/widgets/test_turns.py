@@ -117,6 +117,7 @@ def test_the_layers_of_a_case_that_is_left_go_one_by_one(qtbot, dock, opened, co
     qtbot.waitUntil(lambda: "Vessels" in board.specs and not board._turns.is_busy)
     for name in ("Vessels", "Nuclei"):
         board.set_shown(name, True)
+    qtbot.waitUntil(lambda: not board._turns.is_busy)  # what comes later makes the views again
     dock.view_tools.quad_view.enter()
     qtbot.waitUntil(lambda: dock.view_tools.quad_view.is_whole)
     before, case = list(viewer.layers), space.case

@@ -195,3 +195,18 @@ def test_what_is_read_for_a_case_is_dropped_once_its_window_closes(dock, opened,
     controller.close()
     qtbot.waitUntil(lambda: task not in controller._tasks)
     assert not heard
+
+
+def test_a_slide_that_comes_after_its_window_was_closed_is_closed(
+    dock, opened, cohort, monkeypatch
+):
+    from napari_mosaik.widgets.canvas import case_layers
+
+    case, board, closed = opened(dock, cohort), dock.board, []
+    slide, transform, stains = case_layers._prepare(case, "he")
+    close = slide.close
+    monkeypatch.setattr(slide, "close", lambda: (closed.append("he"), close()))
+    dock.close()
+    board._add_slide(case, "he", (slide, transform, stains))
+    assert closed == ["he"]
+    assert not board.slides

@@ -122,7 +122,11 @@ def test_finished_blocks_are_packed_and_read_back(tmp_path):
     assert set(results.starting(1, "")) == set(arrays)
 
 
-def test_progress_follows_the_weights_of_the_blocks_and_what_was_finished_before(tmp_path):
+def test_progress_follows_the_weights_of_the_blocks_and_what_was_finished_before(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(parallel, "_REPORT_S", 600.0)  # nothing is told while a block takes long
+
     class Blocks:
         def expect(self, indices):
             self.expected = list(indices)
@@ -229,7 +233,8 @@ def test_items_in_work_count_by_the_pace_of_those_that_ended(monkeypatch):
     assert _in_work(each, {1: 0.0}, took) == pytest.approx(3.6)
 
 
-def test_parallel_work_is_counted_stopped_and_its_error_told():
+def test_parallel_work_is_counted_stopped_and_its_error_told(monkeypatch):
+    monkeypatch.setattr(parallel, "_REPORT_S", 600.0)  # no number is repeated while none ends
     done = []
     assert list(in_parallel(done.append, range(20))) == list(range(1, 21))
     assert sorted(done) == list(range(20))

@@ -516,7 +516,8 @@ class CaseLayers(QObject):
         self.changed.emit()
 
     def close(self) -> None:
-        """Close the slides, and the labels of objects."""
+        """Close the slides, and the labels of objects; those that come later are not shown."""
+        self._case = None
         for slide in self.slides.values():
             slide.close()
         for objects in self._objects.values():
