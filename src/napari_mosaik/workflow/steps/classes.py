@@ -130,8 +130,10 @@ def _body(inputs: StepContext, params: ClassParams) -> Generator[Progress, None,
         probability[block.rows, block.cols] = part["probability"]
     for index in known - {block.index for block in kept}:  # they hold no tissue any more
         probability[every[index].rows, every[index].cols] = 0
-    codes = _codes(probability, resample_mask(lattice, mask))
+    done = Progress(1.0, 1, "uncertainty of the classes")
+    codes = yield from beside(lambda: _codes(probability, resample_mask(lattice, mask)), done)
     record = _record(model, params, codes, lattice, fit)
+    uncertainty = yield from beside(lambda: _mean_uncertainty(probability, codes > 0), done)
     inputs.note(COMPUTED_ON, dict(model.computed_on))
     for doubt in class_doubts(record["area_mm2"]):
         inputs.warn(doubt)
@@ -141,7 +143,7 @@ def _body(inputs: StepContext, params: ClassParams) -> Generator[Progress, None,
         CLASS_PROBABILITY: Raster(probability, lattice, "1/255", model.classes),
         CLASS_RECORD: {
             **record,
-            "mean_uncertainty": _mean_uncertainty(probability, codes > 0),
+            "mean_uncertainty": uncertainty,
         },
     }
 
