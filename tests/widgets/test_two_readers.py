@@ -171,3 +171,14 @@ def test_one_reader_has_no_panel(qtbot, dock, opened, folder):
     dock.annotate.annotation.finish()
     qtbot.waitUntil(lambda: "all tiles finished" in dock.annotate.finished.text())
     assert dock.readers_fold.isHidden()
+
+
+def test_only_the_newest_answer_about_readers_counts(dock):
+    """Answers come from threads; an older one may come last."""
+    page = dock.two_readers
+    before = page._asked
+    page.refresh()
+    page.refresh()
+    page._readers_known(before + 2, {"Ada": None, "Cy": None})
+    page._readers_known(before + 1, {"Bo": None})
+    assert [page.first.itemText(n) for n in range(page.first.count())] == ["Ada", "Cy"]

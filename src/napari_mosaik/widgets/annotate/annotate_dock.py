@@ -227,6 +227,7 @@ class AnnotateDock(QWidget):
         self.drawing.message.connect(self._tell)
         self.drawing.board.changed.connect(self._show_tools)  # a map of the classes has come
         self.live.message.connect(self._tell_live)
+        self._asked = 0
         for signal in (self.annotation.opened, self.annotation.saved, self.annotation.finished):
             signal.connect(self._ask_finished)
         self.drawing.viewer.scene.camera.events.zoom.connect(self._show_size)
@@ -347,12 +348,15 @@ class AnnotateDock(QWidget):
         case, reader = self._controller.workspace.case, self._controller.workspace.reader
 
         cases = self.annotation.cohort_cases()
+        self._asked = asked = self._asked + 1
 
         def work() -> tuple[dict[str, FinishedTiles | None], list[str]]:
             assert case is not None
             return readers_state(case), annotating_readers(cases())
 
         def then(answer: tuple[dict[str, FinishedTiles | None], list[str]]) -> None:
+            if asked != self._asked:  # a newer answer is on its way, or there
+                return
             state = answer[0].get(reader)
             self.finished.setText(f"Reader {reader}: {finished_words(state)}" if state else "")
             self.finished.setVisible(state is not None)

@@ -90,6 +90,7 @@ class TwoReaders(QWidget):
         self._record: dict[str, Any] = {}
         self._decided: dict[str, str] = {}
         self._transform: Any = None
+        self._asked = 0
         self._states: dict[str, FinishedTiles | None] = {}
         self.picture = DifferencePicture(board)
         self.who = wrapped_label()
@@ -179,12 +180,14 @@ class TwoReaders(QWidget):
     def refresh(self, *_: Any) -> None:
         """Ask in the background who has finished what."""
         case = self._controller.workspace.case
+        self._asked += 1
         if case is not None:
-            self._controller.read_for(
-                case, "Two readers", partial(readers_state, case), self._readers_known
-            )
+            known = partial(self._readers_known, self._asked)
+            self._controller.read_for(case, "Two readers", partial(readers_state, case), known)
 
-    def _readers_known(self, states: dict[str, FinishedTiles | None]) -> None:
+    def _readers_known(self, asked: int, states: dict[str, FinishedTiles | None]) -> None:
+        if asked != self._asked:  # a newer answer is on its way, or there
+            return
         if states != self._states:
             self._clear()  # what was compared is no longer what is drawn
         self._states = states
