@@ -78,7 +78,7 @@ def test_what_else_changes_in_the_window_is_shown_with_the_picture(
 ) -> None:
     """To show a line of text would wait for the graphics library, and hold up the event loop."""
     line, painted, asked = dock.viewer.window._qt_window.statusBar(), [], []
-    wait, complete = GL.glClientWaitSync, []
+    wait, complete, by_qt, paint = GL.glClientWaitSync, [], [], frames.paint
 
     def still(*args: Any) -> int:
         asked.append(1)
@@ -90,18 +90,31 @@ def test_what_else_changes_in_the_window_is_shown_with_the_picture(
                 painted.append(frames.under_way)
             return False
 
+    def shows(native: Any) -> None:
+        if not frames._showing:
+            by_qt.append(1)
+        paint(native)
+
     ear = Ear()
     line.installEventFilter(ear)
     monkeypatch.setattr(GL, "glClientWaitSync", still)
-    dock.viewer.scene.camera.zoom *= 1.5
-    qtbot.waitUntil(lambda: len(asked) >= 2)
-    painted.clear()
-    line.update()
-    before = len(asked)
-    qtbot.waitUntil(lambda: len(asked) > before + 2)
-    assert not painted
-    complete.append(1)
-    qtbot.waitUntil(lambda: bool(painted) and calm(frames))
+    monkeypatch.setattr(frames, "paint", shows)
+    for _ in range(20):  # Qt may draw at once, and then nothing is under way any more
+        for each in (painted, asked, complete, by_qt):
+            each.clear()
+        dock.viewer.scene.camera.zoom *= 1.1
+        qtbot.waitUntil(lambda: len(asked) >= 2 or bool(by_qt))
+        painted.clear()
+        line.update()
+        before = len(asked)
+        qtbot.waitUntil(lambda before=before: len(asked) > before + 2 or bool(by_qt))
+        early, is_alone = list(painted), not by_qt
+        complete.append(1)
+        qtbot.waitUntil(lambda: bool(painted) and calm(frames))
+        if is_alone:
+            break
+    assert is_alone
+    assert not early
     line.removeEventFilter(ear)
 
 
@@ -140,10 +153,14 @@ def test_what_qt_wants_painted_is_shown_again_without_drawing(
     frames._scene().events.draw.connect(lambda _event: draws.append(1), position="last")
     frames.ask()
     assert 0 in (again() for _ in range(20))  # other parts of the window draw, too
-    draws.clear()
-    before = pixels(native)  # of the window, drawn at once
-    assert draws
-    assert all(again() for _ in range(3))  # what was drawn aside may be older
+    for _ in range(20):  # other parts of the window may have a picture drawn aside meanwhile
+        draws.clear()
+        before = pixels(native)  # of the window, drawn at once
+        assert draws
+        every = all(again() for _ in range(3))
+        if every:
+            break
+    assert every  # what was drawn aside may be older
     dock.viewer.scene.camera.zoom *= 1.4
     assert 0 in (again() for _ in range(20))
     assert not np.array_equal(pixels(native), before)

@@ -19,6 +19,16 @@ def panel(qtbot, dock, opened, own_cohort):
     return page.panel
 
 
+def at_rest(qtbot, dock, panel):
+    """Scroll to the plot, which is drawn only while it is seen, and wait until it is."""
+
+    def there():
+        dock.page_area.ensureWidgetVisible(panel.plot)
+        return panel.plot._is_current() and not panel.plot._draws
+
+    qtbot.waitUntil(there)
+
+
 def drawn(panel, name="internalised"):
     return np.array(panel.plot.curves.lines[name].get_ydata(), float)
 
@@ -100,8 +110,7 @@ def test_the_tissue_has_its_own_sliders_and_shares_of_the_variance(qtbot, dock, 
 
 def test_what_nobody_sees_is_not_drawn_and_sliders_stay_as_long_as_they_fit(qtbot, dock, panel):
     page, sliders = dock.pages["Kinetics"], dict(panel.sliders)
-    qtbot.waitUntil(lambda: panel.plot._background is not None)
-    qtbot.waitUntil(lambda: panel.plot._is_current() and not panel.plot._draws)
+    at_rest(qtbot, dock, panel)
     page.set_open(False)
     drawn, read = [], panel.plot._read
     panel.plot._read = lambda *work: (drawn.append(1), read(*work))
@@ -114,13 +123,13 @@ def test_what_nobody_sees_is_not_drawn_and_sliders_stay_as_long_as_they_fit(qtbo
     assert not drawn
     qtbot.waitUntil(lambda: sliders["free_0_um"].verdict.text() == "determined")
     page.set_open(True)
-    qtbot.waitUntil(lambda: bool(drawn))
-    qtbot.waitUntil(lambda: panel.plot._is_current() and not panel.plot._draws)
+    at_rest(qtbot, dock, panel)
+    assert drawn
 
 
-def test_curves_that_come_while_their_background_is_drawn_are_shown_after_it(qtbot, panel):
+def test_curves_that_come_while_their_background_is_drawn_are_shown_after_it(qtbot, dock, panel):
     plot = panel.plot
-    qtbot.waitUntil(lambda: plot._is_current() and not plot._draws)
+    at_rest(qtbot, dock, panel)
     held, before = [], plot._image
     plot._read = lambda _action, work, then: held.append((work, then))
     times = np.array([0.1, 1.0, 10.0])

@@ -125,7 +125,13 @@ def test_a_closed_window_forgets_the_pieces(shown, qtbot):
     lazy = shown(image)
     with qtbot.waitSignal(lazy.arrived):
         _ = lazy.levels()[0][AREA]
-    qtbot.waitUntil(lambda: lazy._find((0, 0, 0)) is not None and not lazy._lane._busy)
+
+    def idle():
+        with lazy._lane._readers._lock:  # between two pieces none is being read, but more waits
+            return not lazy._lane.waiting and not lazy._lane._busy
+
+    qtbot.waitUntil(idle)
+    assert lazy._find((0, 0, 0)) is not None
     lazy.close()
     assert lazy._find((0, 0, 0)) is None
 
@@ -160,7 +166,7 @@ def test_what_was_closed_while_it_is_read_is_deleted_in_the_thread_of_the_window
     gate.set()
     qtbot.waitUntil(lambda: bool(deleted))
     assert deleted == [threading.main_thread()]
-    assert not lazy_slide._closing
+    qtbot.waitUntil(lambda: not lazy_slide._closing)  # also what other tests have closed
     readers.close()
 
 

@@ -61,7 +61,7 @@ def test_drawing_retraining_and_updating(qtbot, dock, opened, own_cohort):
 
 
 def test_the_mouse_draws_with_each_tool_and_alt_erases(qtbot, dock, opened, own_cohort):
-    opened(dock, own_cohort)
+    opened(dock, own_cohort, layers=("H&E", "CD34", "CAIX"))  # one that comes late is selected
     dock.show_annotate()
     drawing, document = dock.annotate.drawing, dock.annotate.annotation.document
     canvas = dock.viewer.window._qt_viewer.canvas.native

@@ -106,6 +106,7 @@ class LazyPieces(QObject):
     def __init__(self) -> None:
         super().__init__()
         self._failed: set[Piece] = set()
+        self._failing = threading.Lock()
         self._coarse_changed = False
         self._pending = False
         self._settle = QTimer(self)
@@ -138,8 +139,9 @@ class LazyPieces(QObject):
 
     def _fail(self, piece: Piece, error: Exception) -> None:
         """On a reading thread: keep the part as it is on the screen."""
-        first = not self._failed
-        self._failed.add(piece)
+        with self._failing:  # two threads may fail at the same time, and only one tells it
+            first = not self._failed
+            self._failed.add(piece)
         if first:
             self.damaged.emit(str(error))
 
