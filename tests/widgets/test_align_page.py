@@ -35,7 +35,7 @@ def true_map(case, frame):
 
 
 def test_a_section_is_aligned_manually_and_accepted(qtbot, dock, opened, own_cohort):
-    case = opened(dock, own_cohort, layers=("H&E", "CD34"))
+    case = opened(dock, own_cohort, layers=("H&E", "CD34", "CAIX"))
     qtbot.waitUntil(lambda: bool(dock.board.specs), timeout=20_000)
     page, hand = dock.pages["Registration"], Hand(qtbot, dock)
     page.set_open(True)
