@@ -6,6 +6,7 @@ import shapely
 from qtpy.QtCore import Qt
 from scipy import ndimage
 
+from napari_mosaik.core import CaseLocked
 from napari_mosaik.core.catalogue import (
     CORRECTED_VESSEL_OBJECTS,
     NUCLEI,
@@ -213,6 +214,15 @@ def test_what_was_judged_wrong_or_missed_is_corrected(qtbot, dock, opened, own_c
     assert not {CHOSEN, MADE, GONE, SOUGHT} & {layer.name for layer in viewer.layers}
 
 
+def is_free(case):
+    """Whether no thread of the window writes the case, as it does for a moment after an edit."""
+    try:
+        with case.writing():
+            return True
+    except CaseLocked:
+        return False
+
+
 def test_a_missed_vessel_is_found_here(qtbot, dock, opened, own_cohort):
     """A drag around a place looks there with a lower threshold; *Add* makes it a vessel."""
     root = own_cohort / "B11"
@@ -248,6 +258,7 @@ def test_a_missed_vessel_is_found_here(qtbot, dock, opened, own_cohort):
     panel.take.click()
     qtbot.waitUntil(lambda: not panel._busy and panel.list.count() == n)
     assert not panel.take.isVisibleTo(panel)
+    qtbot.waitUntil(lambda: is_free(case))
     for _ in run_until(case, read_recipe(root), "correct_vessels"):
         pass
     table = case.store.read(CORRECTED_VESSEL_OBJECTS)
