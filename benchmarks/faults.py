@@ -2,7 +2,7 @@
 
 python benchmarks/faults.py CASE [--faults clock interrupt kill disk slide memory]
        [--steps STEP ...] [--tries 2] [--seed 0] [--memory-gib 3] [--json]
-python benchmarks/faults.py CASE --whole 10 [--seed 0] [--json]
+python benchmarks/faults.py CASE --whole 10 [--anywhere] [--seed 0] [--json]
 
 CASE is a finished case, such as the one of `real_size.py --quick --keep DIR`; the faults happen to
 a copy of it.  Every step that is done there is computed by `run CASE --step STEP` in a process of
@@ -22,8 +22,10 @@ code 2 (interrupt: 130), or the step must end well.  Exit code 1 where anything 
 `disk` mounts a small file system and needs the rights to do so.
 
 With --whole a run of all steps, from nothing, is killed so many times (kill -9), each time a random
-moment after a step that is drawn, and goes on.  In the end every result must be that of the
-undisturbed run, and no step or block that was finished at a kill may have been computed again.
+moment after a step that is drawn, and goes on; with --anywhere at random moments of the processor
+time of the undisturbed run, so that long steps are hit as often as they are long.  In the end every
+result must be that of the undisturbed run, and no step or block that was finished at a kill may
+have been computed again.
 """
 
 from __future__ import annotations
@@ -382,7 +384,9 @@ def finished(root: Path) -> dict[str, int]:
     return {str(one.relative_to(root)): one.stat().st_mtime_ns for one in (*results, *blocks)}
 
 
-def whole(root: Path, steps: Sequence[Step[Any]], kills: int, seed: int) -> dict[str, Any]:
+def whole(
+    root: Path, steps: Sequence[Step[Any]], kills: int, seed: int, anywhere: bool = False
+) -> dict[str, Any]:
     """Kill a run of all steps at random moments; what was lost, and what is wrong."""
     forget(root, steps)
     calm = run_step(root)
@@ -397,10 +401,10 @@ def whole(root: Path, steps: Sequence[Step[Any]], kills: int, seed: int) -> dict
     def n_stored() -> int:
         return sum(record.exists() for record in records)
 
+    due = _moments(len(steps), kills, calm.processor_s if anywhere else None, start, chance)
     known: dict[str, int] = {}
-    for number in sorted(chance.sample(range(len(steps)), kills)):
+    for number, moment in due:
         reached = partial(lambda least: n_stored() >= least, number)
-        moment = chance.uniform(0.0, MIDST_S)
         ended = run_step(root, "", in_the_midst(reached, moment, lambda one: one.kill()))
         spent, done = spent + ended.processor_s, done + (ended.code == -signal.SIGKILL)
         known = _still_known(known, found := finished(root), f"at kill {done}", wrong) | found
@@ -426,6 +430,17 @@ def whole(root: Path, steps: Sequence[Step[Any]], kills: int, seed: int) -> dict
         "killed_with": at,
         "wrong": wrong,
     }
+
+
+def _moments(
+    steps: int, kills: int, whole_s: float | None, start_s: float, chance: random.Random
+) -> list[tuple[int, float]]:
+    """After how many stored steps, and how many processor seconds more, a run is killed."""
+    if whole_s is None:
+        drawn = sorted(chance.sample(range(steps), kills))
+        return [(number, chance.uniform(0.0, MIDST_S)) for number in drawn]
+    moments = sorted(chance.uniform(0.0, whole_s) for _ in range(kills))
+    return [(0, start_s + other - one) for one, other in pairwise([0.0, *moments])]
 
 
 def _still_known(
@@ -504,6 +519,7 @@ def main() -> int:
     parser.add_argument("--faults", nargs="+", choices=faults, default=faults)
     parser.add_argument("--steps", nargs="+", metavar="STEP")
     parser.add_argument("--whole", type=int, default=0, metavar="KILLS")
+    parser.add_argument("--anywhere", action="store_true")
     parser.add_argument("--tries", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--memory-gib", type=float, default=3.0)
@@ -520,7 +536,7 @@ def main() -> int:
         states = case_status(Case(root)).states
         if given.whole:
             done = [step for step in STEPS if states[step.name].word == "done"]
-            told = whole(root, done, given.whole, given.seed)
+            told = whole(root, done, given.whole, given.seed, given.anywhere)
             print(json.dumps(told, indent=1, ensure_ascii=False))
             return int(bool(told["wrong"]))
         for step in STEPS:

@@ -282,6 +282,46 @@ def test_a_piece_that_cannot_be_read_stays_coarse_and_is_told_once(lazy, qtbot, 
     assert lazy._lane.waiting == 0
 
 
+@pytest.mark.gui
+def test_of_two_threads_that_fail_at_the_same_time_one_tells_it(lazy):
+    """The first thread is held where it looks for earlier failures until the second comes there."""
+    from qtpy.QtWidgets import QApplication
+
+    met, told, lock = threading.Event(), [], threading.Lock()
+
+    class Failed(set):
+        looked = 0
+
+        def __len__(self):
+            Failed.looked, found = Failed.looked + 1, super().__len__()
+            if Failed.looked == 1:
+                second.start()
+                assert met.wait(30)
+            else:
+                met.set()
+            return found
+
+    class Door:
+        """A lock that tells when the second thread waits at it."""
+
+        def __enter__(self):
+            if threading.current_thread() is second:
+                met.set()
+            lock.acquire()
+
+        def __exit__(self, *_):
+            lock.release()
+
+    lazy._failed, lazy._failing = Failed(), Door()
+    error = InputError("the disk cannot be read")
+    second = threading.Thread(target=lazy._fail, args=((0, 0, 1), error))
+    lazy.damaged.connect(told.append)
+    lazy._fail((0, 0, 0), error)
+    second.join(30)
+    QApplication.processEvents()
+    assert told == ["the disk cannot be read"]
+
+
 @pytest.fixture
 def viewer(qtbot, tmp_path, monkeypatch):
     """A napari window, closed afterwards."""

@@ -1,6 +1,7 @@
 """A class of the user's own goes from the drawn shape to model, map, tiles and layers."""
 
 import shutil
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -12,9 +13,11 @@ from napari_mosaik.core.palette import CLASS_COLOURS, OWN_CLASS_COLOURS
 from napari_mosaik.core.progress import run_to_end
 from napari_mosaik.io import Case, write_geojson
 from napari_mosaik.view.layers import classes_layer, uncertainty_layer
+from napari_mosaik.workflow import parallel
 from napari_mosaik.workflow.classifier import retrain
 from napari_mosaik.workflow.recipe import read_recipe
-from napari_mosaik.workflow.run import run_until
+from napari_mosaik.workflow.run import run, run_until
+from napari_mosaik.workflow.steps import classes, step_named
 
 
 def run_all(case, until):
@@ -89,6 +92,27 @@ def test_the_uncertainty_is_the_entropy_of_the_probabilities(trained):
     assert mean == pytest.approx(
         np.asarray(layer.data)[case.store.read(CLASSES).array() > 0].mean()
     )
+
+
+@pytest.mark.parametrize("slow", ["_codes", "_mean_uncertainty"])
+def test_progress_is_repeated_while_the_classes_are_summed_up(trained, monkeypatch, slow):
+    case, _ = trained
+    run_all(case, "classes")
+    monkeypatch.setattr(parallel, "_REPORT_S", 0.01)
+    go, called, texts = threading.Event(), getattr(classes, slow), []
+
+    def waits(*given):
+        assert go.wait(60)
+        return called(*given)
+
+    monkeypatch.setattr(classes, slow, waits)
+    before, step = case.store.read(CLASS_RECORD), step_named("classes")
+    for progress in run(case, step, read_recipe(case.root)[step.name], force=True):
+        texts.append(progress.text)
+        if texts.count("uncertainty of the classes") > 20:
+            go.set()
+    assert go.is_set()
+    assert case.store.read(CLASS_RECORD) == before
 
 
 def test_settings_that_do_not_fit_the_method_are_told(trained, tmp_path):
