@@ -102,9 +102,13 @@ def run_step(
     before: Callable[[], object] | None = None,
 ) -> Ended:
     """Run a step, all if empty; *at* gets the process once it runs, *before* is called in it."""
+    group = Path("/proc/self/autogroup")  # Linux shares the cores out among sessions
+    share = group.read_text().split()[-1] if group.exists() else ""
 
     def prepare() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background ignores Ctrl-C
+        with suppress(OSError):
+            group.write_text(share)  # that of this session; a new one begins without
         if before is not None:
             before()
 
