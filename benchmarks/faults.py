@@ -87,12 +87,17 @@ class Ended:
     @property
     def errors(self) -> list[str]:
         """The lines that tell an error; a traceback counts as many."""
-        return [text for _, text in self.lines if text.startswith(ERROR) or "Traceback" in text]
+        return [text for _, text in self.lines if _is_error(text)]
 
     @property
     def is_refused(self) -> bool:
         """Whether it ended with one line and exit code 2."""
         return self.code == 2 and len(self.errors) == 1
+
+
+def _is_error(line: str) -> bool:
+    told = line.startswith(ERROR) and not line.startswith(f"{ERROR}warning")
+    return told or "Traceback" in line
 
 
 def run_step(

@@ -207,6 +207,23 @@ def test_a_damaged_table_is_told(store):
         store.part(TABLE)
 
 
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        RuntimeError("can't start new thread"),
+        OSError("libblosc.so: failed to map segment from shared object"),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+    ],
+)
+def test_too_little_memory_is_no_damage_of_what_is_stored(store, monkeypatch, refusal):
+    def refuse(*_):
+        raise refusal
+
+    monkeypatch.setattr("napari_mosaik.io.store.read_json", refuse)
+    with pytest.raises(MemoryError, match=str(refusal.args[-1])):
+        store.read(RECORD)
+
+
 def test_a_damaged_record_is_told(store):
     path = store.folder(RECORD) / "document.json"
     path.write_text(path.read_text().replace("2.5", "3.5"))

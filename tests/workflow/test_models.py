@@ -1,5 +1,6 @@
 """Models of a case: listed, adopted and rolled back, exported and imported, never overwritten."""
 
+import errno
 import json
 import shutil
 import zipfile
@@ -156,6 +157,18 @@ def changed_file(source, target, part, change):
             content = old.read(name)
             new.writestr(name, change(content) if name.endswith(part) else content)
     return target
+
+
+def test_too_little_memory_is_no_damage_of_a_model(cases, tmp_path, monkeypatch):
+    name = classifier(cases[0], 0)
+    export_model(find_model(cases[:1], name), tmp_path / "good.zip")
+
+    def refuse(_):
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr("safetensors.numpy.load_file", refuse)
+    with pytest.raises(MemoryError, match="Cannot allocate memory"):
+        import_model(cases[1], tmp_path / "good.zip")
 
 
 @pytest.mark.parametrize("kind", [classifier, predictor])

@@ -1,6 +1,7 @@
 """Weights come from where the stardist package says, are checked, and never without consent."""
 
 import ast
+import errno
 import functools
 import hashlib
 import importlib.util
@@ -143,6 +144,17 @@ def test_weights_from_a_file_without_network(archive, home):
     file = place / "weights.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(CorruptArtifact, match="is damaged"):
+        find_weights(weights.hash)
+
+
+def test_too_little_memory_is_no_damage_of_the_weights(archive, home, monkeypatch):
+    weights = install_weights(archive)
+
+    def refuse(_):
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr("safetensors.numpy.load_file", refuse)
+    with pytest.raises(MemoryError, match="Cannot allocate memory"):
         find_weights(weights.hash)
 
 

@@ -16,7 +16,7 @@ import typer
 from pydantic import ValidationError
 
 from napari_mosaik.cli.common import command_group, report_warning
-from napari_mosaik.core.errors import MosaikError
+from napari_mosaik.core.errors import MosaikError, lacks_memory
 from napari_mosaik.core.journal import journal_damage
 from napari_mosaik.core.text import validation_words
 
@@ -98,7 +98,7 @@ def _run(arguments: list[str] | None) -> int:
         # typer ends so where the reader of a pipe (`| head`) has ended: no error.
         return 0 if isinstance(end.__context__, BrokenPipeError) else int(end.code or 0)
     except Exception as error:
-        if _lacks_memory(error):
+        if lacks_memory(error):
             _report(
                 f"the memory of this computer is not enough ({error or 'allocation failed'}); "
                 "close other programs or give a smaller region"
@@ -110,16 +110,6 @@ def _run(arguments: list[str] | None) -> int:
         else:
             raise
     return 2
-
-
-def _lacks_memory(error: BaseException | None) -> bool:
-    """Whether memory was refused, also to a library that was loaded or a thread that began."""
-    words = ("failed to map segment", "cannot allocate memory", "can't start new thread")
-    while error is not None:
-        if isinstance(error, MemoryError) or any(word in str(error).lower() for word in words):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 def _report_usage(error: Any) -> None:

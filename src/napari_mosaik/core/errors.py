@@ -49,3 +49,19 @@ class SolverError(MosaikError):
 
 class Cancelled(MosaikError):
     """The user cancelled the computation; nothing was stored."""
+
+
+def lacks_memory(error: BaseException | None) -> bool:
+    """Whether memory was refused, also to a library that was loaded or a thread that began."""
+    words = ("failed to map segment", "cannot allocate memory", "can't start new thread")
+    while error is not None:
+        if isinstance(error, MemoryError) or any(word in str(error).lower() for word in words):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def require_memory(error: BaseException) -> None:
+    """Raise `MemoryError` if memory was refused: that says nothing about the file being read."""
+    if lacks_memory(error):
+        raise MemoryError(str(error)) from error

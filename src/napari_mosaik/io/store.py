@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from napari_mosaik.core.artifact import Artifact, Origin
 from napari_mosaik.core.atomic import move_folder
 from napari_mosaik.core.catalogue import COMPUTED_ON, RECOMPUTED
-from napari_mosaik.core.errors import CorruptArtifact, InputError, MosaikError
+from napari_mosaik.core.errors import CorruptArtifact, InputError, MosaikError, require_memory
 from napari_mosaik.core.manifest import (
     damaged_files,
     is_settled,
@@ -231,6 +231,7 @@ class CaseStore:
                 raise
             raise self._damaged(artifact, error) from error
         except (MosaikError, KeyError, ValueError, TypeError, OSError, RuntimeError) as error:
+            require_memory(error)
             raise self._damaged(artifact, error) from error
 
     def _damaged(self, artifact: Artifact[Any], error: Exception) -> CorruptArtifact:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_mosaik.core.errors import CorruptArtifact, InputError
+from napari_mosaik.core.errors import CorruptArtifact, InputError, require_memory
 from napari_mosaik.core.manifest import check_files, write_files_list
 from napari_mosaik.core.params import digest
 
@@ -76,6 +76,7 @@ def read_card(folder: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         essentials = {name: card[name] for name in ("model", "classes", "params")}
         expected = card["hash"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        require_memory(error)
         reason = f"its card.json has no {error}" if isinstance(error, KeyError) else error
         raise CorruptArtifact(f"the model in {folder} is damaged: {reason}") from error
     if weights_digest(arrays, essentials) != expected:

@@ -25,7 +25,7 @@ from typing import Any, Final
 from napari_mosaik.annotate.foreign import BUILT_IN
 from napari_mosaik.core.atomic import atomic_file, atomic_folder, scratch_path
 from napari_mosaik.core.catalogue import CLASS_NAMES, CLASSES, PREDICTION
-from napari_mosaik.core.errors import CorruptArtifact, InputError
+from napari_mosaik.core.errors import CorruptArtifact, InputError, require_memory
 from napari_mosaik.core.journal import journals_of
 from napari_mosaik.core.manifest import check_files, write_files_list
 from napari_mosaik.io.case import Case
@@ -541,6 +541,7 @@ def _verified(folder: Path, source: Path) -> KnownModel:
             essentials = {name: card[name] for name in ("model", "classes", "params")}
             content, stated = weights_digest(arrays, essentials), str(card["hash"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        require_memory(error)
         raise CorruptArtifact(f"the model in {source} is damaged ({error})") from error
     for place, name in (("its card", stated), ("its folder", folder.name)):
         if name != content:
