@@ -389,11 +389,11 @@ def _write_value(artifact: Artifact[Any], folder: Path, value: Any) -> None:
     if not isinstance(value, artifact.kind):
         raise TypeError(f"{artifact.name} must be a {artifact.kind.__name__}, not {type(value)}")
     writers: dict[type[Any], Callable[[Path, Any, str], None]] = {
-        Raster: _write_raster,
+        Raster: lambda place, raster, what: write_raster(place / "image.ome.zarr", raster, what),
         LabelImage: _write_labels,
         Table: _write_table,
         TileGrid: _write_grid,
-        dict: _write_document,
+        dict: lambda place, content, _: write_json(place / "document.json", content),
     }
     writers[artifact.kind](folder, value, artifact.name)
 
@@ -402,17 +402,12 @@ def _read_value(artifact: Artifact[Any], folder: Path) -> Any:
     """Read what `_write_value` wrote; label images stay on disk and are read block by block."""
     readers: dict[type[Any], Callable[[Path], Any]] = {
         Raster: _read_raster,
-        LabelImage: _read_labels,
+        LabelImage: lambda place: read_labels(place / "labels.ome.zarr"),
         Table: _read_table,
         TileGrid: _read_grid,
         dict: lambda place: read_json(place / "document.json"),
     }
     return readers[artifact.kind](folder)
-
-
-# --- JSON -----------------------------------------------------------------------------------------
-def _write_document(folder: Path, value: dict[str, Any], name: str) -> None:
-    write_json(folder / "document.json", value)
 
 
 # --- tables ---------------------------------------------------------------------------------------
@@ -568,10 +563,6 @@ def _read_grid(folder: Path) -> TileGrid:
 
 
 # --- images ---------------------------------------------------------------------------------------
-def _write_raster(folder: Path, raster: Raster, name: str) -> None:
-    write_raster(folder / "image.ome.zarr", raster, name)
-
-
 def write_raster(place: Path, raster: Raster, name: str) -> None:
     """Write a map (rows, columns) in its unit (Gy, SUV, µm...) as a new OME-Zarr image."""
     values = raster.values
@@ -611,7 +602,3 @@ def _write_labels(folder: Path, labels: LabelImage, name: str) -> None:
         for window in writer.windows(level):
             writer.write(level, window)
     writer.finish()
-
-
-def _read_labels(folder: Path) -> LabelImage:
-    return read_labels(folder / "labels.ome.zarr")
