@@ -22,13 +22,13 @@ from napari_mosaik.core.progress import run_to_end
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.io import Case, write_geojson
 from napari_mosaik.phantom import sample
+from napari_mosaik.register import transform_of
 from napari_mosaik.segment import h_score, load_tissue_model
 from napari_mosaik.segment.metrics import class_metrics, confusion_matrix
 from napari_mosaik.tissue import StainFit, normalise
 from napari_mosaik.workflow.classifier import retrain
 from napari_mosaik.workflow.recipe import read_recipe
 from napari_mosaik.workflow.run import run_until
-from napari_mosaik.workflow.steps.align import transform_of
 from napari_mosaik.workflow.steps.classes import class_at
 
 TILE_UM = 400.0

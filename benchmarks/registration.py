@@ -38,10 +38,10 @@ from napari_mosaik.register import (
     align_pet,
     align_sections,
     haematoxylin_density,
+    transform_of,
 )
 from napari_mosaik.tissue import TissueParams, tissue_mask
 from napari_mosaik.workflow.picture_case import align_pictures
-from napari_mosaik.workflow.steps.align import transform_of
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "registration"
 LUNG = "lung-lesion-3"

@@ -1,19 +1,26 @@
 """The small helpers of core: windows, angles, progress, recent values, atomic files."""
 
+import threading
+
 import numpy as np
 import pytest
 import shapely
 
+from napari_mosaik.core import progress
 from napari_mosaik.core.angles import angle_difference_deg
 from napari_mosaik.core.atomic import atomic_file, atomic_folder
 from napari_mosaik.core.corrections import Correction, describe_correction
+from napari_mosaik.core.errors import Cancelled
 from napari_mosaik.core.progress import (
     TimeLeft,
+    cancellable,
+    checkpoint,
     map_progress,
     of_this_item,
     part_of_item,
     reach_of_item,
     run_to_end,
+    side_by_side,
     subprogress,
 )
 from napari_mosaik.core.recent import RecentValues
@@ -209,6 +216,61 @@ def test_the_time_left_runs_on_between_shares_that_come_in_large_steps(monkeypat
     seconds = left.seconds()
     assert seconds is not None
     assert seconds > 200
+
+
+def test_pieces_side_by_side_give_their_results_in_order(monkeypatch):
+    monkeypatch.setattr(progress, "_n_cores", lambda: 2)
+    first_waits = threading.Event()
+
+    def work(number):
+        if number == 0:
+            assert first_waits.wait(60)
+        else:
+            first_waits.set()
+        return number * number
+
+    told = []
+    assert run_to_end(side_by_side(work, range(7)), told.append) == [0, 1, 4, 9, 16, 25, 36]
+    assert told == sorted(told)
+    assert told[-1] == 1.0
+    assert run_to_end(side_by_side(work, [])) == []
+
+
+def test_pieces_side_by_side_tell_that_they_still_run():
+    ended = threading.Event()
+    work = side_by_side(lambda _: ended.wait(60), [0], tell_s=0.0)
+    assert next(work) == 0.0
+    ended.set()
+    assert run_to_end(work) == [True]
+
+
+@pytest.mark.parametrize("how", ["closed", "cancelled", "failed"])
+def test_pieces_side_by_side_stop_at_their_next_checkpoint(how):
+    started, stop, ends = threading.Event(), threading.Event(), []
+
+    def work(number):
+        started.set()
+        if how == "failed" and number == 1:
+            raise ZeroDivisionError
+        try:
+            while True:
+                checkpoint()
+        except Cancelled:
+            ends.append(number)
+            raise
+
+    generator = side_by_side(work, [1, 0] if how == "failed" else [0, 1, 2], tell_s=0.0)
+    with cancellable(stop.is_set):
+        if how == "closed":
+            next(generator)
+            assert started.wait(60)
+            generator.close()
+        else:
+            error = ZeroDivisionError if how == "failed" else Cancelled
+            with pytest.raises(error):
+                run_to_end(generator, lambda _: how == "cancelled" and stop.set())
+    assert set(ends) <= {0, 1, 2}
+    assert not [one for one in threading.enumerate() if one.name.startswith("mosaik-part")]
 
 
 def test_a_part_of_an_item_tells_its_share_of_the_item():

@@ -4,14 +4,22 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import scipy
+from threadpoolctl import threadpool_info
 
 from napari_mosaik.core import FrameMismatch, Lattice, Raster, Transform
 from napari_mosaik.core.progress import run_to_end
 from napari_mosaik.register import PetAlignParams
 from napari_mosaik.register import pet_registration as pet_module
-from napari_mosaik.register.affine_fit import InverseTransform, smoothed_image
+from napari_mosaik.register.affine_fit import InverseTransform, Smoother, smoothed_image
 from napari_mosaik.register.outline_registration import _best_shift
-from napari_mosaik.register.pet_model import _NOISE_LEVELS, PetCandidate, PetSearch, pet_mask
+from napari_mosaik.register.pet_model import (
+    _NOISE_LEVELS,
+    PetCandidate,
+    PetSearch,
+    _one_blas_thread,
+    pet_mask,
+)
 from napari_mosaik.register.quality import dice, mask_dice
 
 TURNED = Transform.similarity("he", "cd34", angle_deg=33.0, scale=0.94, shift_um=(210.0, -90.0))
@@ -82,6 +90,32 @@ def test_an_image_on_a_lattice_is_that_at_its_moved_centres():
     inverse = InverseTransform.of(TURNED, np.array([100.0, 150.0]), 1.0)
     moved = inverse.apply(square.centres_um().reshape(-1, 2))
     assert np.allclose(image.on(square, inverse).ravel(), image.at(moved), atol=1e-9)
+
+
+def test_a_raster_that_is_smoothed_again_gives_the_same_to_the_last_bit(monkeypatch):
+    values = np.random.default_rng(5).random((43, 58)).astype(np.float32)
+    values[:4] = np.nan
+    raster = Raster(values, Lattice("he", values.shape, (10.0, 12.0), (5.0, 9.0)))
+    smoother, made = Smoother(raster), []
+    real = scipy.ndimage.gaussian_filter
+    monkeypatch.setattr(
+        scipy.ndimage, "gaussian_filter", lambda *one, **two: made.append(1) or real(*one, **two)
+    )
+    for sigma in (20.0, 95.0, 20.0, 110.0, 95.0):  # without blocks, with 2 x 1 and 2 x 2
+        first, again = smoothed_image(smoother, sigma), smoothed_image(raster, sigma)
+        assert first.lattice == again.lattice
+        assert first.values.tobytes() == again.values.tobytes()
+    assert len(made) == 3 + 5
+
+
+def test_an_image_is_read_where_it_shows_only():
+    mask = blob("he", (60, 80), (10.0, 10.0), 6)
+    mask.values[:30] = mask.values[:, 50:] = False
+    image = smoothed_image(mask, 15.0)
+    points = np.random.default_rng(7).uniform(-300, 1100, (4000, 2))
+    assert image.at_where_it_shows(points).tobytes() == image.at(points).tobytes()
+    empty = smoothed_image(Raster(np.zeros((9, 9)), Lattice("he", (9, 9), (10.0, 10.0))), 15.0)
+    assert not empty.at_where_it_shows(points).any()
 
 
 # --- PET ----------------------------------------------------------------------------------------
@@ -157,3 +191,17 @@ def test_a_rough_minimum_is_refined_where_it_can_count(search, delta, mirrored, 
     )
     others = [fit(*one) for one in known]
     assert pet_module._can_count(search, fit(delta, mirrored), others, best) is counts
+
+
+def blas_threads():
+    return {one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"}
+
+
+def test_blas_has_one_thread_until_the_last_search_has_ended():
+    before, one = blas_threads(), _one_blas_thread()
+    with one:
+        assert blas_threads() == {1}
+        with _one_blas_thread():
+            pass
+        assert blas_threads() == {1}
+    assert blas_threads() == before

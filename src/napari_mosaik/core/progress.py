@@ -11,11 +11,13 @@ computation that is asked to stop.  Nothing else is interrupted: what is stored 
 from __future__ import annotations
 
 import math
+import os
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import wraps
-from threading import local
+from threading import Event, local
 from typing import Any, ParamSpec, TypeVar, final
 
 from napari_mosaik.core.errors import Cancelled
@@ -30,6 +32,7 @@ __all__ = [
     "part_of_item",
     "reach_of_item",
     "run_to_end",
+    "side_by_side",
     "stop_asked",
     "subprogress",
 ]
@@ -41,6 +44,8 @@ Args = ParamSpec("Args")
 
 
 _THREAD = local()
+_CHECK_S = 0.05
+"""How often a computation that waits for its threads looks whether it is asked to stop, s."""
 
 
 def _never() -> bool:
@@ -141,6 +146,47 @@ def blocking(function: Callable[Args, Generator[Any, None, T]]) -> Callable[Args
 
     run.__name__ = run.__qualname__ = function.__name__.removeprefix("iter_")
     return run
+
+
+def side_by_side(
+    work: Callable[[P], T], items: Iterable[P], tell_s: float = 0.5
+) -> Generator[float, None, list[T]]:
+    """The results of *work* on each of a few items, which are computed on all cores of the process.
+
+    Yields the fraction of the items that is done, every *tell_s* at least.  Closing it, and an item
+    that fails, stop the others at their next checkpoint.  For work that no thread of its own
+    speeds up, and whose results do not depend on what runs beside it.
+    """
+    asked, stopped = stop_asked(), Event()
+
+    def one(item: P) -> T:
+        with cancellable(stopped.is_set), cancellable(asked):
+            checkpoint()
+            return work(item)
+
+    todo = list(items)
+    with ThreadPoolExecutor(max(1, min(_n_cores(), len(todo))), "mosaik-part") as pool:
+        parts = [pool.submit(one, item) for item in todo]
+        try:
+            waiting, told = set(parts), time.monotonic()
+            while waiting:
+                checkpoint()
+                ended, waiting = wait(waiting, _CHECK_S, FIRST_COMPLETED)
+                for part in ended:
+                    part.result()  # raises what the item has raised
+                if ended or time.monotonic() - told >= tell_s:
+                    told = time.monotonic()
+                    yield 1 - len(waiting) / len(parts)
+        finally:
+            stopped.set()
+    return [part.result() for part in parts]
+
+
+def _n_cores() -> int:
+    """Number of cores (count) that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def map_progress(work: Generator[P, None, T], convert: Callable[[P], Q]) -> Generator[Q, None, T]:

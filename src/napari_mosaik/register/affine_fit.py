@@ -12,9 +12,13 @@ from numpy.typing import NDArray
 
 from napari_mosaik.core.frame import FloatArray, Lattice, Transform
 from napari_mosaik.core.raster import Raster
+from napari_mosaik.core.recent import RecentValues
 from napari_mosaik.register.params import AlignKind
 
-__all__ = ["InverseTransform", "SmoothedImage", "best_fit", "smoothed_image"]
+__all__ = ["InverseTransform", "SmoothedImage", "Smoother", "best_fit", "smoothed_image"]
+
+_KEPT_BYTES = 2**27
+"""Smoothed images that are kept of one raster, bytes: on a slide of seven gigapixels, seven."""
 
 
 class SmoothedImage:
@@ -24,10 +28,25 @@ class SmoothedImage:
         self.values = values
         self.lattice = lattice
         self._gradient: list[NDArray[Any]] = []
+        self._edges: list[tuple[int, int]] = []
 
     def at(self, points_um: FloatArray) -> FloatArray:
         """Values (n,) at positions (n, 2) in µm, interpolated linearly."""
         return _read(self.values, self._index(points_um))
+
+    def at_where_it_shows(self, points_um: FloatArray) -> FloatArray:
+        """As `at`: values (n,), faster where many of the positions (n, 2) in µm see only 0."""
+        if not self._edges:
+            shown = self.values != 0
+            lines = [np.flatnonzero(shown.any(axis=1 - axis)) for axis in (0, 1)]
+            self._edges = [(int(line[0]), int(line[-1])) if line.size else (0, 0) for line in lines]
+        index = self._index(points_um)
+        inside = np.ones(index.shape[1], bool)
+        for line, (first, last) in zip(index, self._edges, strict=True):
+            inside &= (line > first - 1) & (line < last + 1)
+        values = np.zeros(index.shape[1])
+        values[inside] = _read(self.values, index[:, inside])
+        return values
 
     def with_gradient(self, points_um: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Values (n,) and gradients (n, 2) along rows and columns, per µm, at positions (n, 2)."""
@@ -57,30 +76,60 @@ class SmoothedImage:
         return np.ascontiguousarray(self.lattice.to_index(points_um).T)
 
 
-def smoothed_image(raster: Raster, sigma_um: float) -> SmoothedImage:
-    """A raster smoothed by a Gaussian of *sigma_um*, sampled at about a quarter of it.
+class Smoother:
+    """A raster that is smoothed again and again; the latest results are kept.
 
-    The raster has the shape (rows, columns) and any unit, which the result keeps; NaN counts as 0.
+    Parameters
+    ----------
+    raster
+        Values (rows, columns) in any unit, which the results keep; NaN counts as 0.
     """
-    values = np.nan_to_num(np.asarray(raster.values, np.float32))
-    blocks = [max(1, int(sigma_um / 4 / step)) for step in raster.lattice.spacing_um]
-    ends = [(0, -n % block) for n, block in zip(values.shape, blocks, strict=True)]
-    padded = np.pad(values, ends)
-    rows, cols = padded.shape[0] // blocks[0], padded.shape[1] // blocks[1]
-    reduced = padded.reshape(rows, blocks[0], cols, blocks[1]).mean(axis=(1, 3))
-    spacing = [b * s for b, s in zip(blocks, raster.lattice.spacing_um, strict=True)]
-    margins = [math.ceil(3 * sigma_um / step) for step in spacing]
-    smoothed = scipy.ndimage.gaussian_filter(
-        np.pad(reduced, [(m, m) for m in margins]),
-        [sigma_um / step for step in spacing],
-        mode="constant",
-        truncate=3.0,
-    )
-    origin = [o - m * s for o, m, s in zip(raster.lattice.origin_um, margins, spacing, strict=True)]
-    lattice = Lattice(
-        raster.lattice.frame, smoothed.shape, (spacing[0], spacing[1]), (origin[0], origin[1])
-    )
-    return SmoothedImage(smoothed, lattice)
+
+    def __init__(self, raster: Raster) -> None:
+        self.lattice = raster.lattice
+        self._values = raster.values
+        self._known = RecentValues[SmoothedImage](_KEPT_BYTES, lambda image: image.values.nbytes)
+        self._reduced = RecentValues[NDArray[np.float32]](2)
+
+    def by(self, sigma_um: float) -> SmoothedImage:
+        """The raster smoothed by a Gaussian of *sigma_um*, sampled at about a quarter of it."""
+        return self._known.get_or_make(sigma_um, lambda: self._smoothed(sigma_um))
+
+    def _smoothed(self, sigma_um: float) -> SmoothedImage:
+        steps = self.lattice.spacing_um
+        blocks = [max(1, int(sigma_um / 4 / step)) for step in steps]
+        reduced = self._reduced.get_or_make(tuple(blocks), lambda: self._means(*blocks))
+        spacing = [b * s for b, s in zip(blocks, steps, strict=True)]
+        margins = [math.ceil(3 * sigma_um / step) for step in spacing]
+        smoothed = scipy.ndimage.gaussian_filter(
+            np.pad(reduced, [(m, m) for m in margins]),
+            [sigma_um / step for step in spacing],
+            mode="constant",
+            truncate=3.0,
+        )
+        corner = self.lattice.origin_um
+        origin = [o - m * s for o, m, s in zip(corner, margins, spacing, strict=True)]
+        lattice = Lattice(
+            self.lattice.frame, smoothed.shape, (spacing[0], spacing[1]), (origin[0], origin[1])
+        )
+        return SmoothedImage(smoothed, lattice)
+
+    def _means(self, down: int, right: int) -> NDArray[np.float32]:
+        """Means over blocks of so many rows and columns; what lacks at the end counts as 0."""
+        values = np.nan_to_num(np.asarray(self._values, np.float32))
+        if down == right == 1:
+            return values
+        padded = np.pad(values, [(0, -values.shape[0] % down), (0, -values.shape[1] % right)])
+        rows, cols = padded.shape[0] // down, padded.shape[1] // right
+        return np.asarray(padded.reshape(rows, down, cols, right).mean(axis=(1, 3)))
+
+
+def smoothed_image(image: Raster | Smoother, sigma_um: float) -> SmoothedImage:
+    """An image smoothed by a Gaussian of *sigma_um*, sampled at about a quarter of it.
+
+    The image has the shape (rows, columns) and any unit, which the result keeps; NaN counts as 0.
+    """
+    return (image if isinstance(image, Smoother) else Smoother(image)).by(sigma_um)
 
 
 def _read(image: NDArray[Any], index: FloatArray) -> FloatArray:

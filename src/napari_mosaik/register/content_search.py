@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Generator
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import scipy  # its parts are loaded on first use
@@ -24,11 +25,12 @@ from napari_mosaik.core.colour import (
 )
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import FloatArray, Lattice, Transform
-from napari_mosaik.core.progress import checkpoint
+from napari_mosaik.core.progress import checkpoint, side_by_side
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.register.affine_fit import (
     InverseTransform,
     SmoothedImage,
+    Smoother,
     best_fit,
     smoothed_image,
 )
@@ -54,6 +56,7 @@ _COARSE_PX = 96
 _MIN_OVERLAP = 0.4
 _MAX_CUT_EDGE = 0.15
 _MAX_POINTS = 40_000
+_ANGLES_AT_ONCE = 10
 
 ComplexArray = NDArray[np.complex128]
 
@@ -122,8 +125,8 @@ def is_outline_complete(mask: Raster) -> bool:
 
 
 def candidates_by_content(
-    moving: Raster,
-    fixed: Raster,
+    moving: Raster | Smoother,
+    fixed: Raster | Smoother,
     moving_tissue: Raster,
     fixed_tissue: Raster,
     *,
@@ -157,27 +160,30 @@ def candidates_by_content(
     Padfield 2012, IEEE Transactions on Image Processing 21: 2706-2718 (masked correlation).
     """
     step = max(mask_size_um(fixed_tissue), scale * mask_size_um(moving_tissue)) / _COARSE_PX
+    frames = moving.lattice.frame, fixed.lattice.frame
     reference = _Reference.of(fixed, fixed_tissue, step, moving_tissue, scale)
     image = _masked_image(moving, moving_tissue, step / scale)
     angles = np.arange(0.0, 360.0, angle_step_deg)
-    candidates: list[Transform] = []
-    sides = (False, True) if mirror else (False,)
-    for number, mirrored in enumerate(sides):
-        scores, transforms = np.empty(angles.size), []
-        for i, angle in enumerate(angles):
-            rotation = Transform.similarity(
-                moving.lattice.frame,
-                fixed.lattice.frame,
-                angle_deg=float(angle),
-                scale=scale,
-                mirror=mirrored,
-            )
+
+    def best_shifts(part: tuple[bool, FloatArray]) -> list[tuple[float, Transform]]:
+        found = []
+        for angle in part[1]:
             checkpoint()
-            scores[i], shifted = reference.best_shift(image, rotation)
-            transforms.append(shifted)
-            if i % 20 == 0:
-                yield (number + i / angles.size) / len(sides)
-        candidates += [transforms[i] for i in separated_peaks(angles, scores, max_candidates)]
+            rotation = Transform.similarity(
+                *frames, angle_deg=float(angle), scale=scale, mirror=part[0]
+            )
+            found.append(reference.best_shift(image, rotation))
+        return found
+
+    sides = (False, True) if mirror else (False,)
+    parts = np.array_split(angles, math.ceil(angles.size / _ANGLES_AT_ONCE))
+    found = yield from side_by_side(best_shifts, list(product(sides, parts)))
+    best = [one for part in found for one in part]
+    candidates: list[Transform] = []
+    for number in range(len(sides)):
+        here = best[number * angles.size : (number + 1) * angles.size]
+        peaks = separated_peaks(angles, np.array([score for score, _ in here]), max_candidates)
+        candidates += [here[i][1] for i in peaks]
     return candidates
 
 
@@ -190,7 +196,7 @@ class _MaskedImage:
     lattice: Lattice
 
 
-def _masked_image(density: Raster, tissue: Raster, step_um: float) -> _MaskedImage:
+def _masked_image(density: Raster | Smoother, tissue: Raster, step_um: float) -> _MaskedImage:
     lattice = tissue.lattice.resized(step_um)
     points = lattice.centres_um().reshape(-1, 2)
     values = smoothed_image(density, 2 * step_um).at(points).reshape(lattice.shape)
@@ -211,7 +217,12 @@ class _Reference:
 
     @classmethod
     def of(
-        cls, fixed: Raster, tissue: Raster, step_um: float, moving_tissue: Raster, scale: float
+        cls,
+        fixed: Raster | Smoother,
+        tissue: Raster,
+        step_um: float,
+        moving_tissue: Raster,
+        scale: float,
     ) -> _Reference:
         image = _masked_image(fixed, tissue, step_um)
         side = math.ceil(scale * math.hypot(*moving_tissue.lattice.extent_um) / step_um) + 2
@@ -268,7 +279,10 @@ class _Reference:
 
 
 def density_correlation(
-    moving_density: Raster, fixed_density: Raster, transform: Transform, sigma_um: float = 40.0
+    moving_density: Raster | Smoother,
+    fixed_density: Raster | Smoother,
+    transform: Transform,
+    sigma_um: float = 40.0,
 ) -> float:
     """Normalised correlation of two smoothed densities over the fixed tissue.
 
@@ -294,7 +308,7 @@ def density_correlation(
     return float(np.corrcoef(values, target)[0, 1])
 
 
-def _tissue_points(density: Raster, sigma_um: float) -> tuple[FloatArray, FloatArray]:
+def _tissue_points(density: Raster | Smoother, sigma_um: float) -> tuple[FloatArray, FloatArray]:
     """Some ten thousand positions on the fixed tissue and its rim, with their values."""
     image: SmoothedImage = smoothed_image(density, sigma_um)
     values = np.asarray(image.values, np.float64)
@@ -305,8 +319,8 @@ def _tissue_points(density: Raster, sigma_um: float) -> tuple[FloatArray, FloatA
 
 
 def refine_by_correlation(
-    moving_density: Raster,
-    fixed_density: Raster,
+    moving_density: Raster | Smoother,
+    fixed_density: Raster | Smoother,
     start: Transform,
     kind: AlignKind,
     sigma_um: float,

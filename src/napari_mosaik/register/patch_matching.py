@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from napari_mosaik.core.frame import FloatArray, Lattice, Transform
 from napari_mosaik.core.raster import Raster
-from napari_mosaik.register.affine_fit import smoothed_image
+from napari_mosaik.register.affine_fit import Smoother, smoothed_image
 from napari_mosaik.register.landmarks import fit_landmarks
 from napari_mosaik.register.params import AlignKind
 from napari_mosaik.register.quality import mask_size_um
@@ -77,7 +77,7 @@ class InlierStatistics:
         return self.n >= _MIN_PATCHES
 
 
-def working_step_um(tissue: Raster, density: Raster, pixels: int = _WORKING_PX) -> float:
+def working_step_um(tissue: Raster, density: Raster | Smoother, pixels: int = _WORKING_PX) -> float:
     """Side of a working pixel, µm: the tissue's size over *pixels*, no finer than the density.
 
     *tissue* is a mask (rows, columns), *density* an image (rows, columns).
@@ -86,8 +86,8 @@ def working_step_um(tissue: Raster, density: Raster, pixels: int = _WORKING_PX) 
 
 
 def match_patches(
-    moving: Raster,
-    fixed: Raster,
+    moving: Raster | Smoother,
+    fixed: Raster | Smoother,
     tissue: Raster,
     transform: Transform,
     *,
@@ -186,8 +186,8 @@ def fit_matches(
 
 
 def inlier_statistics(
-    moving: Raster,
-    fixed: Raster,
+    moving: Raster | Smoother,
+    fixed: Raster | Smoother,
     tissue: Raster,
     transform: Transform,
     *,

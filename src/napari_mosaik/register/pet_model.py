@@ -23,8 +23,12 @@ neighbouring voxels.  Everything but the transform is integrated out or chosen b
 from __future__ import annotations
 
 import math
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import cache
+from threading import Lock
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +41,7 @@ from threadpoolctl import ThreadpoolController
 
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import FloatArray, Lattice, Transform
-from napari_mosaik.core.progress import checkpoint
+from napari_mosaik.core.progress import checkpoint, side_by_side
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.register.affine_fit import InverseTransform, smoothed_image
 from napari_mosaik.register.params import PetAlignParams
@@ -212,6 +216,33 @@ class _Noise:
         return float(np.log(self.spread).sum() - np.log(self.weight).sum())
 
 
+class _OneBlasThread(AbstractContextManager[None]):
+    """One BLAS thread while any thread of the process is inside: the limit is the process's.
+
+    The order of the sums, and so the result, is then the same on any machine.
+    """
+
+    def __init__(self) -> None:
+        self._controller, self._lock, self._inside = ThreadpoolController(), Lock(), 0
+        self._restore: Callable[[], Any] = int
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                limiter = self._controller.limit(limits=1, user_api="blas")
+                self._restore = limiter.restore_original_limits
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._restore()
+
+
+_one_blas_thread = cache(_OneBlasThread)
+
+
 class PetModel:
     """The likelihood of a PET slice given its transform to a section.
 
@@ -242,8 +273,6 @@ class PetModel:
                 f"resolution of {fwhm_um:g} µm; check both"
             )
         self._fwhm_um = fwhm_um
-        # one BLAS thread: the order of the sums, and so the result, is the same on any machine
-        self._threads = ThreadpoolController()
         rows, cols = _around(outline, pet.lattice, 2 * fwhm_um)
         self._lattice = pet.lattice.crop(rows, cols)
         values = np.nan_to_num(np.asarray(pet.values, np.float64))
@@ -307,7 +336,7 @@ class PetModel:
 
     def choose_noise(self, transform: Transform, fwhm_um: float | None = None) -> None:
         """Set the kind, length and level of the noise for which the transform is most likely."""
-        with self._threads.limit(limits=1, user_api="blas"):
+        with _one_blas_thread():
             self._choose_noise(self._design(transform, fwhm_um))
 
     def _choose_noise(self, design: FloatArray) -> None:
@@ -342,13 +371,14 @@ class PetModel:
         *fwhm_um* replaces the resolution of the constructor.
         """
         checkpoint()
-        with self._threads.limit(limits=1, user_api="blas"):
+        with _one_blas_thread():
             sums = self._sums(self._design(transform, fwhm_um), self._noise)
             return self._cost(sums, self._noise, self._level)
 
     def _design(self, transform: Transform, fwhm_um: float | None) -> FloatArray:
         """The image (rows, columns, knots) of each spline of uptake in the tissue."""
-        tissue = self._tissue.at(transform.apply(self._points)).reshape(self._fine.shape)
+        tissue = self._tissue.at_where_it_shows(transform.apply(self._points))
+        tissue = tissue.reshape(self._fine.shape)
         sigma = (fwhm_um or self._fwhm_um) * _SIGMA_PER_FWHM
         down, right = (
             (spline[:, None] * _blur(fine, n, size, sigma) * (size / part)).astype(np.float32)
@@ -528,25 +558,17 @@ class PetSearch:
         """
         k = self.units.size
         width = 0.25
-        curvature = np.empty((k, k))
-        sides = {}
-        for i in range(k):
-            for sign in (1, -1):
-                step = np.zeros(k)
-                step[i] = sign * width
-                sides[i, sign] = self.cost(self.moved(fit, step))
-            yield i / (2 * k)
-            curvature[i, i] = (sides[i, 1] + sides[i, -1] - 2 * fit.cost) / width**2
-        for i in range(k):
-            for j in range(i):
-                step = np.zeros(k)
-                step[[i, j]] = width
-                along = self.cost(self.moved(fit, step))
-                back = self.cost(self.moved(fit, -step))
-                pure = sum(sides[n, sign] for n in (i, j) for sign in (1, -1))
-                mixed = (along + back - pure + 2 * fit.cost) / (2 * width**2)
-                curvature[i, j] = curvature[j, i] = mixed
-            yield 0.5 + i / (2 * k)
+        axes = np.eye(k) * width
+        pairs = [(i, j) for i in range(k) for j in range(i)]
+        steps = [sign * axes[i] for i in range(k) for sign in (1, -1)]
+        steps += [sign * (axes[i] + axes[j]) for i, j in pairs for sign in (1, -1)]
+        costs = yield from side_by_side(lambda step: self.cost(self.moved(fit, step)), steps)
+        both = [one + other for one, other in zip(costs[::2], costs[1::2], strict=True)]
+        curvature = np.diag([(sides - 2 * fit.cost) / width**2 for sides in both[:k]])
+        for (i, j), mixed in zip(pairs, both[k:], strict=True):
+            sides = sum(costs[2 * n + m] for n in (i, j) for m in (0, 1))
+            curvature[i, j] = (mixed - sides + 2 * fit.cost) / (2 * width**2)
+            curvature[j, i] = curvature[i, j]
         values, vectors = np.linalg.eigh(curvature)
         if values.min() <= 0:
             return math.inf

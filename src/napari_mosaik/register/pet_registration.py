@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from napari_mosaik.core.angles import DISTINCT_DEG
 from napari_mosaik.core.frame import Transform
-from napari_mosaik.core.progress import blocking, subprogress
+from napari_mosaik.core.progress import blocking, run_to_end, side_by_side, subprogress
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.register.affine_fit import InverseTransform
 from napari_mosaik.register.alignment import (
@@ -138,15 +138,17 @@ def _other_fits(
     The minima are found roughly first, and exactly, the best first, as long as they can still win
     or decide how much better the best is.
     """
-    coarse = []
-    for n, other in enumerate(candidates):
+
+    def rough(other: CandidateTransform) -> list[PetCandidate]:
         assert other.inverse is not None
         start = replace(best, inverse=other.inverse)
         if search.cost(start) - best.cost > PRUNE_DELTA * LIKELIHOOD_TEMPERATURE:
-            continue
+            return []
         work = search.descend(start, 1.0, 2 * LIKELIHOOD_TEMPERATURE, max_evaluations=60)
-        part = n / len(candidates) / 2, (n + 1) / len(candidates) / 2
-        coarse.append((yield from subprogress(work, *part)))
+        return [run_to_end(work)]
+
+    found = yield from subprogress(side_by_side(rough, candidates), 0.0, 0.5)
+    coarse = [one for few in found for one in few]
     coarse.sort(key=lambda one: one.cost)
     fits: list[PetCandidate] = []
     for n, fit in enumerate(coarse):

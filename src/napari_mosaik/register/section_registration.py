@@ -9,14 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 
 import numpy as np
 import scipy  # its parts are loaded on first use
 
 from napari_mosaik.core.frame import Transform
-from napari_mosaik.core.progress import blocking, checkpoint, subprogress
+from napari_mosaik.core.progress import blocking, checkpoint, side_by_side, subprogress
 from napari_mosaik.core.raster import Raster
+from napari_mosaik.register.affine_fit import Smoother
 from napari_mosaik.register.alignment import (
     Alignment,
     AlignmentWarning,
@@ -82,8 +84,8 @@ _MAX_OFFSET_UM = 75.0
 class _SectionPair:
     """Haematoxylin densities and tissue masks, each (rows, columns), of two sections."""
 
-    moving: Raster
-    fixed: Raster
+    moving: Smoother
+    fixed: Smoother
     moving_tissue: Raster
     fixed_tissue: Raster
 
@@ -150,15 +152,15 @@ def iter_align_sections(
         If a mask is empty or has channels.
     """
     p = params or AlignParams()
-    pair = _SectionPair(moving_density, fixed_density, moving_mask, fixed_mask)
+    densities = Smoother(moving_density), Smoother(fixed_density)
+    pair = _SectionPair(*densities, moving_mask, fixed_mask)
     outlines, circular = yield from subprogress(
         outline_candidates(moving_mask, fixed_mask, p), 0.0, _OUTLINED / OUTLINES_FOUND
     )
-    candidates, is_clear = list[CandidateTransform](), False
-    for number, start in enumerate(outlines[:4]):
-        yield _share(_OUTLINED + (_REFINED - _OUTLINED) * number / 4, is_clear)
-        candidates.append(_refined(pair, start.transform, p))
-        is_clear = is_clear or candidates[-1].inlier_fraction >= _CLEAR_FRACTION
+    refine = partial(_refined, pair, params=p)
+    work = side_by_side(refine, [start.transform for start in outlines[:4]])
+    candidates = yield from subprogress(work, _OUTLINED, _REFINED)
+    is_clear = any(one.inlier_fraction >= _CLEAR_FRACTION for one in candidates)
     if not is_clear:
         candidates += yield from _search_by_content(pair, candidates[0].transform.scale, p)
     candidates.sort(key=lambda candidate: -candidate.rank(pair.has_outlines, p.mirror_margin))
@@ -198,11 +200,8 @@ def _search_by_content(
         angle_step_deg=params.angle_step_deg,
     )
     starts = yield from subprogress(scan, _REFINED, _SEARCHED)
-    candidates = []
-    for number, start in enumerate(starts):
-        yield _SEARCHED + (_TRIED - _SEARCHED) * number / len(starts)
-        candidates.append(_refined(pair, start, params))
-    return candidates
+    work = side_by_side(partial(_refined, pair, params=params), starts)
+    return (yield from subprogress(work, _SEARCHED, _TRIED))
 
 
 def _refined(pair: _SectionPair, start: Transform, params: AlignParams) -> CandidateTransform:
@@ -358,7 +357,8 @@ def assess_sections(
     method
         Origin of the transform, for the record.
     """
-    pair = _SectionPair(moving_density, fixed_density, moving_mask, fixed_mask)
+    densities = Smoother(moving_density), Smoother(fixed_density)
+    pair = _SectionPair(*densities, moving_mask, fixed_mask)
     candidate = pair.candidate(transform)
     inliers = candidate.inliers
     assert inliers is not None
