@@ -168,14 +168,14 @@ def side_by_side(
     with ThreadPoolExecutor(max(1, min(_n_cores(), len(todo))), "mosaik-part") as pool:
         parts = [pool.submit(one, item) for item in todo]
         try:
-            waiting, told = set(parts), time.monotonic()
+            waiting, reported = set(parts), time.monotonic()
             while waiting:
                 checkpoint()
                 ended, waiting = wait(waiting, _CHECK_S, FIRST_COMPLETED)
                 for part in ended:
                     part.result()  # raises what the item has raised
-                if ended or time.monotonic() - told >= tell_s:
-                    told = time.monotonic()
+                if ended or time.monotonic() - reported >= tell_s:
+                    reported = time.monotonic()
                     yield 1 - len(waiting) / len(parts)
         finally:
             stopped.set()
