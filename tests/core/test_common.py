@@ -19,6 +19,7 @@ from napari_mosaik.core.progress import (
     of_this_item,
     part_of_item,
     reach_of_item,
+    repeated,
     run_to_end,
     side_by_side,
     subprogress,
@@ -216,6 +217,63 @@ def test_the_time_left_runs_on_between_shares_that_come_in_large_steps(monkeypat
     seconds = left.seconds()
     assert seconds is not None
     assert seconds > 200
+
+
+def test_a_report_is_repeated_while_a_computation_is_silent():
+    goes_on, ended = threading.Event(), []
+
+    def work():
+        try:
+            yield 0.1
+            assert goes_on.wait(60)
+            yield 0.7
+        finally:
+            ended.append(threading.current_thread().name)
+        return "result"
+
+    seen = []
+
+    def report(share):
+        seen.append(share)
+        if len(seen) == 3:
+            goes_on.set()
+
+    assert run_to_end(repeated(work(), every_s=0.0), report) == "result"
+    assert seen[:3] == [0.1, 0.1, 0.1]
+    assert seen[-1] == 0.7
+    assert ended[0].startswith("mosaik-step")
+
+
+def test_a_repeated_computation_fails_and_closes_as_it_would_itself():
+    def failing():
+        yield 0.5
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run_to_end(repeated(failing()))
+    silent, ends = threading.Event(), []
+
+    def endless():
+        try:
+            yield 0.5
+            silent.set()
+            while True:
+                checkpoint()
+        except Cancelled:
+            ends.append("checkpoint")
+            raise
+
+    work = repeated(endless(), every_s=0.0)
+    assert [next(work), next(work)] == [0.5, 0.5]
+    assert silent.wait(60)
+    work.close()
+    assert ends == ["checkpoint"]
+    waiting = endless()
+    work = repeated(waiting)
+    next(work)
+    work.close()  # between two reports: closed as it is
+    assert waiting.gi_frame is None
+    assert ends == ["checkpoint"]
 
 
 def test_pieces_side_by_side_give_their_results_in_order(monkeypatch):

@@ -31,6 +31,7 @@ __all__ = [
     "of_this_item",
     "part_of_item",
     "reach_of_item",
+    "repeated",
     "run_to_end",
     "side_by_side",
     "stop_asked",
@@ -146,6 +147,39 @@ def blocking(function: Callable[Args, Generator[Any, None, T]]) -> Callable[Args
 
     run.__name__ = run.__qualname__ = function.__name__.removeprefix("iter_")
     return run
+
+
+def repeated(work: Generator[P, None, T], every_s: float = 0.9) -> Generator[P, None, T]:
+    """The same computation on a thread of its own, which repeats its latest report while it is
+    silent for longer than *every_s*: in a long loop, while a library is loaded, or a function
+    compiled for the first time.
+
+    Between two of its reports nothing computes, as without.  Closing it waits for the next
+    checkpoint.
+    """
+    asked, stopped = stop_asked(), Event()
+
+    def reach() -> tuple[list[P], T | None]:
+        with cancellable(stopped.is_set), cancellable(asked):
+            try:
+                return [next(work)], None
+            except StopIteration as end:
+                return [], end.value
+
+    latest: list[P] = []
+    with ThreadPoolExecutor(1, "mosaik-step") as thread:
+        try:
+            while True:
+                going = thread.submit(reach)
+                while not wait([going], every_s).done:
+                    yield from latest
+                latest, result = going.result()
+                if not latest:
+                    return result  # type: ignore[return-value]
+                yield from latest
+        finally:
+            stopped.set()
+            thread.submit(work.close).result()
 
 
 def side_by_side(

@@ -21,6 +21,7 @@ from napari_mosaik.core.errors import (
     MosaikError,
 )
 from napari_mosaik.core.params import Params
+from napari_mosaik.core.progress import repeated
 from napari_mosaik.core.raster import LabelImage
 from napari_mosaik.core.table import Table
 from napari_mosaik.core.tiles import TileGrid
@@ -288,7 +289,7 @@ def run(
             yield Progress(1, 1, f"{step.title}: its inputs are as before")
             return
         with one_blas_thread(), _logged_failure(case, step, began):
-            results = yield from step.body(context, params)
+            results = yield from repeated(step.body(context, params))
             seconds = time.monotonic() - began
             _commit(
                 case, step, origin, params, results, {**context.notes, "seconds": round(seconds, 3)}
