@@ -12,6 +12,7 @@ import tifffile
 from napari_mosaik.core import InputError
 from napari_mosaik.core.progress import of_this_item
 from napari_mosaik.io.slide import View, open_slide
+from napari_mosaik.io.slide.read.cache import shared_cache
 
 CM = {"resolution": (20000, 20000), "resolutionunit": "CENTIMETER"}  # 0.5 µm per pixel
 
@@ -72,6 +73,34 @@ def test_a_tile_is_decoded_once_by_several_threads_and_then_forgotten(path, monk
         assert len(seen) == n_tiles
         assert set(seen.values()) == {1}
         assert not blocks._kept
+
+
+def test_tiles_that_wait_share_memory_apart_from_the_heap(path):
+    """Their places are used again, so that the rows of a pass need no more than the first two."""
+    with open_slide(path) as slide:
+        blocks = slide.blocks(View(0.5, halo_um=3.0), View(1.0), View(0.5), block_px=64)
+        shelves, places = set(), set()
+        for index in range(len(blocks)):
+            blocks.read(index)
+            for fine, coarse, same in blocks._kept.values():
+                assert same is fine
+                for tile in (fine, coarse):
+                    shelves.add(id(tile.base))
+                    places.add(tile.ctypes.data)
+            now = {id(one): one.ctypes.data for kept in blocks._kept.values() for one in kept}
+            assert len(set(now.values())) == len(now) >= len(blocks._kept)
+        assert len(shelves) == 1
+        assert len(places) <= blocks._left.size  # of two for each tile
+
+
+def test_decoded_tiles_are_forgotten_on_request(path):
+    with open_slide(path) as slide:
+        first = slide.read((0.0, 0.0), (50.0, 50.0), 0.5).values
+        owner = slide._tiles._owner
+        assert any(key[0] == owner for key in shared_cache()._values)
+        slide.forget_pixels()
+        assert not any(key[0] == owner for key in shared_cache()._values)
+        np.testing.assert_array_equal(slide.read((0.0, 0.0), (50.0, 50.0), 0.5).values, first)
 
 
 def test_a_resumed_pass_keeps_only_what_is_still_needed(path, monkeypatch):

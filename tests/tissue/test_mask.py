@@ -1,3 +1,4 @@
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,21 @@ def test_otsu_maximises_the_variance_between_classes():
 
         best = max(between(t) for t in range(64))
         assert between(otsu_bin(histogram)) == pytest.approx(best, rel=1e-9)
+
+
+@pytest.mark.parametrize("radius_um", [3000.0, 7300.0])
+def test_the_mask_takes_little_memory_beside_the_picture(radius_um):
+    """Of a thumbnail with little tissue, and of one that is full of it, once all is loaded."""
+    picture, y, x, lattice = scene((1500, 1500))
+    picture[disk(y, x, 7500, 7500, radius_um)] = PINK
+    mask_of(picture, lattice)
+    tracemalloc.start()
+    try:
+        mask_of(picture, lattice)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 12 * picture.nbytes
 
 
 @pytest.mark.parametrize("spacing", [8.0, 16.0])

@@ -49,6 +49,17 @@ def test_nothing_is_computed_twice(chain, case):
     assert chain.blocks == []
 
 
+def test_memory_is_given_back_before_the_blocks_of_a_stage_and_after_a_step(
+    chain, case, monkeypatch
+):
+    done = []
+    for module in ("run", "block_work"):
+        name = f"napari_mosaik.workflow.{module}.give_back_memory"
+        monkeypatch.setattr(name, lambda module=module: done.append((module, len(chain.blocks))))
+    run_all(case)
+    assert done == [("block_work", 0), ("run", len(chain.blocks)), ("run", len(chain.blocks))]
+
+
 def test_a_changed_setting_makes_all_after_it_stale(chain, case):
     run_all(case)
     recipe = changed(read_recipe(case.root), "first", factor=3)

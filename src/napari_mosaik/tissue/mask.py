@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import scipy  # its parts are loaded on first use
@@ -56,6 +57,8 @@ _ON_GLASS, _GLASS_LEVEL, _GLASS_RANGE = 0.3, 180, 0.12
 """Smallest share of glass around red pen; level and colour range of glass."""
 _GREY_SATURATION = 0.05
 """Largest saturation of noise that is averaged; tissue has 0.1 or more."""
+_PIXELS = 1 << 18
+"""Pixels whose floats are in memory at a time."""
 _COLOURLESS = 0.15
 """Range of the optical densities of red, green and blue over the largest; stains: 0.5 or more."""
 _THIN_UM = 100.0
@@ -443,8 +446,8 @@ def red_ink(rgb: NDArray[np.uint8]) -> Mask:
 
 def _foreground(rgb: NDArray[np.uint8], off: Mask, params: TissueParams) -> Mask:
     """The class of pixels that is tissue, by Otsu's threshold of the grey."""
+    grey = _grey(rgb)
     bands = _bands(rgb.shape[0])
-    grey = np.concatenate([_grey(rgb[rows]) for rows in bands])
     counts = [np.bincount(grey[rows][~off[rows]], minlength=256) for rows in bands]
     histogram = np.sum(counts, axis=0)
     reach_of_item(_COUNTED)
@@ -458,7 +461,7 @@ def _foreground(rgb: NDArray[np.uint8], off: Mask, params: TissueParams) -> Mask
     reach_of_item(_SPLIT)
     smooth = scipy.ndimage.uniform_filter(rgb, (_RIM_PX, _RIM_PX, 0))
     reach_of_item(_SMOOTHED)
-    if _saturation(smooth[dark]) < _GREY_SATURATION:
+    if _saturation(_picked(smooth, dark)) < _GREY_SATURATION:
         levels = _grey(smooth)
         contrast = min(contrast, float(levels[bright].mean() - levels[dark].mean()))
     reach_of_item(_CONTRASTED)
@@ -468,7 +471,7 @@ def _foreground(rgb: NDArray[np.uint8], off: Mask, params: TissueParams) -> Mask
                 why=f"tissue and glass differ by only {contrast:.1f} of 255 grey levels"
             )
         )
-    if _saturation(rgb[bright]) > params.coloured_glass:
+    if _saturation(_picked(rgb, bright)) > params.coloured_glass:
         return ~off
     reach_of_item(_COLOURED)
     frame = _frame(grey, off)
@@ -479,8 +482,22 @@ def _foreground(rgb: NDArray[np.uint8], off: Mask, params: TissueParams) -> Mask
     return (grey <= threshold) & ~off
 
 
+def _picked(rgb: NDArray[np.uint8], mask: Mask) -> NDArray[np.uint8]:
+    """The pixels (n, 3) of a picture in a mask (rows, columns), row by row.
+
+    ``rgb[mask]`` with the positions of one band of rows at a time.
+    """
+    return np.concatenate([rgb[rows][mask[rows]] for rows in _bands(len(mask))])
+
+
 def _grey(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return np.clip(np.rint(luma(rgb)), 0, 255).astype(np.uint8)
+    """Grey levels (...) of pixels (..., 3)."""
+    grey = np.empty(rgb.shape[:-1], np.uint8)
+    step = max(1, _PIXELS // math.prod(grey.shape[1:]))
+    for first in range(0, len(grey), step):
+        part = slice(first, first + step)
+        grey[part] = np.clip(np.rint(luma(rgb[part])), 0, 255)
+    return grey
 
 
 def _pale_threshold(
@@ -530,16 +547,30 @@ def _has_edge(
     inside = scipy.ndimage.median_filter(dark.view(np.uint8), 3).view(bool)
     inside = scipy.ndimage.binary_opening(inside, np.ones((3, 3), bool))
     reach_of_item(0.2)
-    within_px = scipy.ndimage.distance_transform_edt(inside)
+    inner = inside & _away(~inside) & ~off
     reach_of_item(0.65)
-    beyond_px = scipy.ndimage.distance_transform_edt(~inside)
+    outer = ~inside & _away(inside) & ~off
     reach_of_item(0.95)
-    inner = (within_px >= 2) & (within_px <= 5) & ~off
-    outer = (beyond_px >= 2) & (beyond_px <= 5) & ~off
     if not (inner.any() and outer.any()):
         return unknown
     level = float(grey[inner].mean())
     return float(grey[outer].mean()) - level >= _EDGE * (glass - level)
+
+
+def _away(mask: Mask) -> Mask:
+    """The pixels (rows, columns) that lie 2 to 5 pixels from the mask."""
+    pixels = (1.0, 1.0)
+    return within(mask, 5.0, pixels) & ~within(mask, math.nextafter(2.0, 0.0), pixels)
+
+
+def _colourfulness(pixels: NDArray[np.uint8], white: NDArray[np.float64]) -> float:
+    """Median of (largest - smallest) / largest optical density of pixels (n, 3); *white* (3,)."""
+    ratio = np.empty(len(pixels))
+    for first in range(0, len(pixels), _PIXELS):
+        part = slice(first, first + _PIXELS)
+        od = -np.log(np.maximum(pixels[part], 1) / white)
+        ratio[part] = np.ptp(od, axis=1) / np.maximum(od.max(axis=1), 1e-6)
+    return float(np.median(ratio, overwrite_input=True))
 
 
 def _no_tissue(
@@ -556,14 +587,15 @@ def _no_tissue(
     *found* is what differs from glass, *tissue* the same grown, closed and without small fragments.
     If *colourless* is allowed, dust and the edges of coverslips are tissue.
     """
-    glass = rgb[~(tissue | found | off)]
+    glass = _picked(rgb, ~(tissue | found | off))
     none = np.zeros(tissue.shape, bool)
     if not glass.size:
         return none
     white = np.maximum(np.median(glass, axis=0), 1.0)
     reach_of_item(_GLASS_KNOWN)
     grey = _grey(rgb)
-    level, noise = float(np.median(_grey(glass))), max(1.0, float(_grey(glass).std()))
+    glass = _grey(glass)
+    level, noise = float(np.median(glass)), max(1.0, float(glass.std()))
     labels, _ = scipy.ndimage.label(tissue, np.ones((3, 3)))
     windows = scipy.ndimage.find_objects(labels)
     areas = np.array([math.prod(part.stop - part.start for part in one) for one in windows], float)
@@ -580,16 +612,15 @@ def _no_tissue(
         if not dark.any() or grey[around][dark].mean() > level:
             continue
         others = off[around] | (tissue[around] & ~own)
-        od = -np.log(np.maximum(rgb[around][dark], 1) / white)
-        reach_of_item(first + 0.15 * (last - first))
-        hue = np.median(np.ptp(od, axis=1) / np.maximum(od.max(axis=1), 1e-6))
+        hue = _colourfulness(_picked(rgb[around], dark), white)
         reach_of_item(first + 0.35 * (last - first))
-        thickness = 2 * scipy.ndimage.distance_transform_edt(dark, sampling=spacing).max()
+        thin = within(~dark, math.nextafter(_THIN_UM / 2, 0.0), spacing)
+        is_thin = bool(thin.all())
         reach_of_item(edge_from)
         even = float(grey[around][dark].std()) < 1.5 * noise
         with part_of_item(edge_from, last):
             edge = _has_edge(grey[around], dark, others, level, unknown=True)
-        dust = hue < _COLOURLESS and (even or thickness < _THIN_UM)
+        dust = hue < _COLOURLESS and (even or is_thin)
         if not edge or (dust and not colourless):
             none[around] |= own
     return none
@@ -598,7 +629,8 @@ def _no_tissue(
 def _saturation(pixels: NDArray[np.uint8]) -> float:
     """Median saturation of pixels (n, 3)."""
     high = pixels.max(axis=1).astype(np.float32)
-    return float(np.median((high - pixels.min(axis=1)) / np.maximum(high, 1)))
+    ratio = (high - pixels.min(axis=1)) / np.maximum(high, 1)
+    return float(np.median(ratio, overwrite_input=True))
 
 
 def _frame(grey: NDArray[np.uint8], off: Mask) -> float:
@@ -630,7 +662,7 @@ def _sized(tissue: Mask, pixel_um2: float, params: TissueParams) -> Mask:
     """Small fragments removed, then small holes filled; the edge of the image bounds no hole."""
     tissue = _without_small(tissue, params.min_object_mm2 * 1e6 / pixel_um2)
     labels, _ = scipy.ndimage.label(~tissue)
-    area = np.bincount(labels.ravel())
+    area = _areas(labels)
     small = area < params.max_hole_mm2 * 1e6 / pixel_um2
     edges = (labels[0], labels[-1], labels[:, 0], labels[:, -1])
     small[np.unique(np.concatenate(edges))] = False
@@ -639,10 +671,19 @@ def _sized(tissue: Mask, pixel_um2: float, params: TissueParams) -> Mask:
     return filled
 
 
+def _areas(labels: NDArray[Any]) -> NDArray[np.int64]:
+    """Pixels of each label (rows, columns), from 0 on; (largest label + 1,)."""
+    area = np.zeros(int(labels.max(initial=0)) + 1, np.int64)
+    for rows in _bands(len(labels)):
+        found = np.bincount(labels[rows].ravel())
+        area[: found.size] += found
+    return area
+
+
 def _without_small(mask: Mask, min_pixels: float) -> Mask:
     """The 8-connected objects of at least *min_pixels*."""
     labels, _ = scipy.ndimage.label(mask, np.ones((3, 3)))
-    keep = np.bincount(labels.ravel()) >= min_pixels
+    keep = _areas(labels) >= min_pixels
     keep[0] = False
     return np.asarray(keep[labels], bool)
 

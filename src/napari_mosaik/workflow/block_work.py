@@ -21,7 +21,7 @@ from napari_mosaik.core.artifact import Progress
 from napari_mosaik.core.progress import checkpoint, of_this_item
 from napari_mosaik.core.raster import LabelImage
 from napari_mosaik.io.files import remove_tree, write_bytes
-from napari_mosaik.workflow.parallel import in_parallel
+from napari_mosaik.workflow.parallel import give_back_memory, in_parallel
 from napari_mosaik.workflow.step_context import BlockArrays, BlockResults
 
 if TYPE_CHECKING:
@@ -133,6 +133,7 @@ class DiskWork:
         # Files are not flushed one by one, so a power failure may cut one short.  A zip archive
         # ends with its table of contents: a file without it is recomputed.
         todo = [index for index in range(len(items)) if not zipfile.is_zipfile(file(index))]
+        give_back_memory()  # what came before the blocks
         begin(todo)
         each = np.array(weights or np.ones(len(items)), float)
         total, left, gone, before = max(each.sum(), 1e-9), each[todo].sum(), 0.0, 0

@@ -30,7 +30,7 @@ from napari_mosaik.io.files import remove_tree
 from napari_mosaik.workflow.baseline import pinned
 from napari_mosaik.workflow.block_work import DiskWork
 from napari_mosaik.workflow.case_status import CaseStatus, Looked, case_status
-from napari_mosaik.workflow.parallel import one_blas_thread
+from napari_mosaik.workflow.parallel import give_back_memory, one_blas_thread
 from napari_mosaik.workflow.recipe import Recipe, read_recipe
 from napari_mosaik.workflow.step import Step
 from napari_mosaik.workflow.step_context import CaseInputs
@@ -298,6 +298,7 @@ def run(
         # Only after the commit: until then the finished blocks are what a restart resumes from.
         _clear_scratch(case, step)
         case.store.prune([*pinned(case)])
+    give_back_memory()
     yield Progress(1, 1, step.title)
 
 

@@ -90,6 +90,9 @@ class SlidePart(Closing):
         """The slide at a coarse pixel size (µm), shape (rows, columns, 3)."""
         return self._slide.thumbnail(spacing_um)
 
+    def forget_pixels(self) -> None:
+        """Nothing: whoever reads the other parts still wants the tiles."""
+
     def digest(self) -> str:
         """Identity of the slide."""
         return self._slide.digest()

@@ -117,6 +117,7 @@ def _step(stain: str) -> Step[TissueParams]:
                     yield Progress(before * done / total, 1, "looking for damaged tiles")
             reading = Progress(before, 1, "reading the overview")
             overview = yield from beside(partial(slide.thumbnail, params.spacing_um), reading)
+            slide.forget_pixels()  # what follows reads another level
             valid = slide.valid_mask(overview.lattice)
             if slide.damage_policy == "skip":
                 inputs.note(DAMAGED, slide.damage_record())

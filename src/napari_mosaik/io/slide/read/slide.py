@@ -69,6 +69,10 @@ class SlideImage(Closing):
         """Release the file and the threads."""
         self._tiles.close()
 
+    def forget_pixels(self) -> None:
+        """Drop the decoded tiles that are kept for another reading of the same place."""
+        self._tiles.forget()
+
     @property
     def damaged(self) -> tuple[DamagedTile, ...]:
         """The damaged tiles found so far; always empty if the first of them is an error."""

@@ -15,11 +15,13 @@ from __future__ import annotations
 
 import math
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from napari_mosaik.core import InputError, Lattice, Raster
 from napari_mosaik.core.blocks import Block, margin_px
@@ -36,6 +38,9 @@ __all__ = ["BLOCK_PX", "SlideBlocks"]
 CHANNELS = ("red", "green", "blue")
 BLOCK_PX = 2048
 """Usual edge of a block in samples of the finest view, before it is aligned to native tiles."""
+
+_SHELF_BYTES = 40 << 20
+"""More than any C library keeps in its heap (glibc: 32 MiB); what is not in use costs nothing."""
 
 _Tile = tuple[int, int]
 _Reduced = tuple[Pixels | None, ...]
@@ -116,6 +121,7 @@ class SlideBlocks:
         self._lock = threading.Lock()
         self._making: dict[_Tile, threading.Lock] = {}
         self._kept: dict[_Tile, _Reduced] = {}
+        self._shelf = _Shelf()
         grid = [-(-self._shape[a] // self._tile[a]) for a in (0, 1)]
         self._left = np.zeros(grid, np.int32)
         self.expect(range(len(self)))
@@ -236,7 +242,7 @@ class SlideBlocks:
                 kept = self._reduce(self._reader.decode(self.level, *tile), tile)
                 with self._lock:
                     if self._left[tile] > 1:
-                        self._kept[tile] = kept
+                        kept = self._kept[tile] = self._shelf.keep(kept)
         return kept
 
     def _reduce(self, pixels: Pixels | None, tile: _Tile) -> _Reduced:
@@ -274,6 +280,36 @@ class SlideBlocks:
                 part = reduced[view]
                 out[both[0]] = 255 if part is None else part[both[1]]
         return out if self._whole else block_mean(out, *rest)
+
+
+class _Shelf:
+    """Memory for tiles that wait, apart from the heap; a place is free once its tile is dropped.
+
+    Among the pictures of blocks, which come and go, tiles would leave gaps that the next pictures
+    do not fit into: 0.1 GiB for a wide slide.
+    """
+
+    def __init__(self) -> None:
+        self._free: dict[int, list[NDArray[np.uint8]]] = {}
+        self._last = np.empty(0, np.uint8)
+
+    def keep(self, reduced: _Reduced) -> _Reduced:
+        """Copies of one tile at each pixel size, (rows, columns, 3); one thread at a time."""
+        copies = {id(one): self._copy(one) for one in reduced if one is not None}
+        return tuple(None if one is None else copies[id(one)] for one in reduced)
+
+    def _copy(self, pixels: Pixels) -> Pixels:
+        free = self._free.setdefault(pixels.nbytes, [])
+        if not free:
+            if self._last.size < pixels.nbytes:
+                self._last = np.empty(max(_SHELF_BYTES, pixels.nbytes), np.uint8)
+            free.append(self._last[: pixels.nbytes])
+            self._last = self._last[pixels.nbytes :]
+        place = free.pop()
+        copy: Pixels = place.reshape(pixels.shape)
+        copy[:] = pixels
+        weakref.finalize(copy, free.append, place).atexit = False
+        return copy
 
 
 def _is_empty(block: Block) -> bool:

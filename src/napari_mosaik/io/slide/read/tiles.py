@@ -127,8 +127,12 @@ class TileReader:
             pool, self._pool = self._pool, None
         if pool is not None:
             pool.shutdown(wait=True)
-        self._cache.drop_owner(self._owner)
+        self.forget()
         self._source.close()
+
+    def forget(self) -> None:
+        """Drop the decoded tiles from the cache."""
+        self._cache.drop_owner(self._owner)
 
     def _each(self, place: Callable[[_Key], None], keys: Sequence[_Key]) -> None:
         """Process every tile: each thread takes the next one until all are done.

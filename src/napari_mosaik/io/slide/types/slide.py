@@ -81,6 +81,9 @@ class Slide(Protocol):
     def thumbnail(self, spacing_um: float) -> Raster:
         """The whole slide at a coarse spacing (µm), shape (rows, columns, 3), uint8."""
 
+    def forget_pixels(self) -> None:
+        """Drop the decoded tiles that are kept for another reading of the same place."""
+
     def digest(self) -> str:
         """Identity of the slide, from its size, structure and sampled tiles."""
 
