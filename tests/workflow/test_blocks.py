@@ -208,6 +208,23 @@ def test_work_beside_repeats_its_progress_and_gives_its_result(monkeypatch):
     run.close()  # comes back: the thread has stopped at its checkpoint
 
 
+def test_work_beside_is_told_within_a_second_though_it_is_looked_at_now_and_then(monkeypatch):
+    now = [0.0]
+
+    def looks(one, items, n, every_s):
+        for _ in range(40):
+            now[0] += every_s + parallel._CHECK_S
+            yield 0
+        one(*items)
+
+    monkeypatch.setattr(parallel, "_on_threads", looks)
+    monkeypatch.setattr(parallel.time, "monotonic", lambda: now[0])
+    told = [now[0] for _ in beside(lambda: None, Progress(0.2, 1, "looking"))]
+    # A library that is being loaded holds the interpreter for 0.1 to 0.3 s more.
+    assert max(np.diff(told)) <= 0.7
+    assert len(told) > 10
+
+
 def test_work_beside_moves_its_progress_by_what_it_tells(monkeypatch):
     monkeypatch.setattr(parallel, "_REPORT_S", 0.01)
     go, shares = threading.Event(), []

@@ -101,7 +101,7 @@ def _run(arguments: list[str] | None) -> int:
         if lacks_memory(error):
             _report(
                 f"the memory of this computer is not enough ({error or 'allocation failed'}); "
-                "close other programs or give a smaller region"
+                "close other programs, raise a limit (ulimit -v), or give a smaller region"
             )
         elif isinstance(error, OSError) and error.errno is not None:
             from napari_mosaik.io.files import operating_system_message

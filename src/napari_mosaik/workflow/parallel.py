@@ -39,8 +39,8 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-_REPORT_S = 1.0
-"""How often progress is reported while no item ends, s."""
+_REPORT_S = 0.5
+"""After how long progress is reported again while no item ends, s: with `_TELL_S`, within 1 s."""
 _TELL_S = 0.25
 """How often that of an item that tells it is reported, s."""
 _ASK_S = 0.25
