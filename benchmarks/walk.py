@@ -669,12 +669,9 @@ def walk_case(
     case: Path, stations: list[str], why: bool = False, shots: Path | None = None
 ) -> dict[str, Any]:
     """The stations on one case of any size in the window that `view` opens."""
-    from napari_mosaik.cli.common import open_window
-    from napari_mosaik.widgets import quicken_imports, without_collections
+    import napari
 
-    with without_collections():  # as `open_window` imports it
-        quicken_imports()
-        import napari
+    from napari_mosaik.cli.common import open_window
 
     found: dict[str, Any] = {}
 

@@ -47,7 +47,10 @@ from napari_mosaik.register.affine_fit import InverseTransform, smoothed_image
 from napari_mosaik.register.params import PetAlignParams
 
 __all__ = [
+    "DESCENT_EVALUATIONS",
+    "ERROR_EVALUATIONS",
     "LIKELIHOOD_TEMPERATURE",
+    "NOISE_EVALUATIONS",
     "TYPICAL_RIM",
     "PetCandidate",
     "PetModel",
@@ -165,6 +168,9 @@ _FWHM_SPREAD = 0.1
 _SHIFT_UM, _ROTATE, _STRETCH, _LOG_FWHM = 300.0, 0.09, 0.03, 0.05
 """Units of the search: shift, rotation (rad), scale and shear, logarithm of the resolution."""
 _EVALUATIONS_PER_YIELD = 8
+NOISE_EVALUATIONS, DESCENT_EVALUATIONS, ERROR_EVALUATIONS = 6, 68, 30
+"""What a choice of the noise, a descent and the uncertainty usually take, in evaluations of the
+cost."""
 _MAX_KNOTS = 20
 _CORRELATION_LENGTH = 0.8
 """Correlation length of the uptake (standard deviation of a Gaussian), in distances of knots."""
@@ -545,7 +551,7 @@ class PetSearch:
             )
             used += int(result.nfev)
             simplex, best = result.final_simplex[0], float(result.fun)
-            yield min(used / 100, 0.95)
+            yield min(len(known) / DESCENT_EVALUATIONS, 0.95)
             if result.success:
                 break
         return replace(self.moved(start, simplex[0]), cost=best)

@@ -6,6 +6,8 @@ import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from napari_mosaik.core.angles import DISTINCT_DEG
 from napari_mosaik.core.frame import Transform
 from napari_mosaik.core.progress import blocking, run_to_end, side_by_side, subprogress
@@ -18,6 +20,7 @@ from napari_mosaik.register.alignment import (
     differs,
 )
 from napari_mosaik.register.outline_registration import (
+    OUTLINES_FOUND,
     align_masks,
     centroid_um,
     outline_candidates,
@@ -26,7 +29,10 @@ from napari_mosaik.register.outline_registration import (
 )
 from napari_mosaik.register.params import PetAlignParams
 from napari_mosaik.register.pet_model import (
+    DESCENT_EVALUATIONS,
+    ERROR_EVALUATIONS,
     LIKELIHOOD_TEMPERATURE,
+    NOISE_EVALUATIONS,
     PetCandidate,
     PetSearch,
     blurred_outline,
@@ -81,31 +87,72 @@ def iter_align_pet(
         yield 0.1
         return align_masks(*outlines, p)
     both_sides = p.model_copy(update={"mirror": True})
+    outlined, begun, found, again, fitted = _shares(pet, p.fwhm_um)
     candidates, circular = yield from subprogress(
-        outline_candidates(*outlines, both_sides), 0.0, 0.3
+        outline_candidates(*outlines, both_sides), 0.0, outlined / OUTLINES_FOUND
     )
     search = PetSearch(pet, outlines[0], tissue, p)
     first = next(c for c in candidates if p.mirror or not c.transform.mirrored)
-    start = search.choose_noise(PetCandidate(refine_outline(*outlines, first, p)))
-    fit = yield from subprogress(search.descend(start, 1.0, 1.0), 0.2, 0.42)
-    fit = yield from subprogress(search.descend(search.choose_noise(fit), 0.3, 0.05), 0.42, 0.6)
-    others = yield from subprogress(
-        _other_fits(search, _distinct(first, candidates), fit), 0.6, 0.92
-    )
+    refined = PetCandidate(refine_outline(*outlines, first, p))
+    yield outlined
+    start = search.choose_noise(refined)
+    fit = yield from subprogress(search.descend(start, 1.0, 1.0), begun, found)
+    yield found
+    fit = search.choose_noise(fit)
+    fit = yield from subprogress(search.descend(fit, 0.3, 0.05), again, fitted)
+    yield fitted
+    starts = _likely_starts(search, _distinct(first, candidates), fit)
+    tried = fitted + (_ASSESSED - fitted) * _share_of_others(len(starts))
+    others = yield from subprogress(_other_fits(search, starts, fit), fitted, tried)
     best = min([fit, *others], key=lambda one: one.cost + _mirror_penalty(one, p, search))
     if best is not fit:
         others.append(fit)
-        best = yield from subprogress(search.descend(best, 0.3, 0.05), 0.92, 0.93)
-    error = yield from subprogress(search.uncertainty_um(best), 0.93, 0.99)
+        middle = (tried + _ASSESSED) / 2
+        best = yield from subprogress(search.descend(best, 0.3, 0.05), tried, middle)
+        tried = middle
+    error = yield from subprogress(search.uncertainty_um(best), tried, _ASSESSED)
     if p.kind == "rigid":
         # the scale is not fitted: its likely error counts as an error of the position
         scaled = p.model_copy(update={"kind": "similarity"})
         wider = PetSearch(pet, outlines[0], tissue, scaled)
         work = wider.descend(wider.choose_noise(best), 1.0, 1.0)
-        rescaled = yield from subprogress(work, 0.99, 1.0)
+        rescaled = yield from subprogress(work, _ASSESSED, 1.0)
         error = math.hypot(error, wider.distance_um(best, rescaled))
     assessment = _PetAssessment(best, error, circular, *_margins(search, others, best))
     return _pet_alignment(search, assessment, *outlines, "outline + uptake")
+
+
+_OUTLINES_S, _ASSESSED = 0.5, 0.98
+_EVALUATION_S, _SAMPLE_S, _KNOTS = 2.3e-3, 9.7e-11, 300
+"""Times of the outlines, of any evaluation of the cost, and of each of its samples, s; its splines
+(count)."""
+_MODEL_EVALUATIONS, _OTHERS_EVALUATIONS, _AMBIGUOUS_VOXELS = 13, 170, 900
+"""What the model of the slice takes, and other angles on a slice of at most so many voxels, in
+evaluations of the cost.  On a larger one fewer of them can win: on one of 5041 voxels none."""
+
+
+def _shares(pet: Raster, fwhm_um: float) -> list[float]:
+    """What is done of a registration (fraction of 1) after the outlines, the noise, the first
+    descent, the noise again and the second descent.
+
+    A descent takes as many evaluations on any slice, and an evaluation the longer the more voxels
+    there are; outlines take the same time on all.
+    """
+    step = min(pet.lattice.spacing_um)
+    side = (max(pet.lattice.extent_um) + 2.6 * fwhm_um) / min(step / 2, fwhm_um / 12)
+    one = _EVALUATION_S + _SAMPLE_S * pet.values.size * _KNOTS * side
+    descent = NOISE_EVALUATIONS, DESCENT_EVALUATIONS
+    others = _OTHERS_EVALUATIONS * min(1.0, _AMBIGUOUS_VOXELS / pet.values.size) ** 1.5
+    evaluations = np.array([*descent, *descent, others + ERROR_EVALUATIONS])
+    evaluations[0] += _MODEL_EVALUATIONS
+    ends = np.cumsum([_OUTLINES_S, *(one * evaluations)])
+    return [float(_ASSESSED * end / ends[-1]) for end in ends[:-1]]
+
+
+def _share_of_others(n: int) -> float:
+    """Share of n other angles (count) in what follows the fit (fraction of 1)."""
+    tried = n * DESCENT_EVALUATIONS
+    return tried / (tried + ERROR_EVALUATIONS)
 
 
 align_pet = blocking(iter_align_pet)
@@ -130,25 +177,33 @@ def _mirror_penalty(candidate: PetCandidate, params: PetAlignParams, search: Pet
     return DECISIVE_DELTA * LIKELIHOOD_TEMPERATURE if params.mirror else math.inf
 
 
-def _other_fits(
+def _likely_starts(
     search: PetSearch, candidates: Sequence[CandidateTransform], best: PetCandidate
+) -> list[PetCandidate]:
+    """The other candidates but those that cannot win."""
+    starts = []
+    for other in candidates:
+        assert other.inverse is not None
+        start = replace(best, inverse=other.inverse)
+        if search.cost(start) - best.cost <= PRUNE_DELTA * LIKELIHOOD_TEMPERATURE:
+            starts.append(start)
+    return starts
+
+
+def _other_fits(
+    search: PetSearch, starts: Sequence[PetCandidate], best: PetCandidate
 ) -> Generator[float, None, list[PetCandidate]]:
-    """The minimum of the cost near each other candidate; those that cannot win are dropped.
+    """The minimum of the cost near each other start.
 
     The minima are found roughly first, and exactly, the best first, as long as they can still win
     or decide how much better the best is.
     """
 
-    def rough(other: CandidateTransform) -> list[PetCandidate]:
-        assert other.inverse is not None
-        start = replace(best, inverse=other.inverse)
-        if search.cost(start) - best.cost > PRUNE_DELTA * LIKELIHOOD_TEMPERATURE:
-            return []
+    def rough(start: PetCandidate) -> PetCandidate:
         work = search.descend(start, 1.0, 2 * LIKELIHOOD_TEMPERATURE, max_evaluations=60)
-        return [run_to_end(work)]
+        return run_to_end(work)
 
-    found = yield from subprogress(side_by_side(rough, candidates), 0.0, 0.5)
-    coarse = [one for few in found for one in few]
+    coarse = yield from subprogress(side_by_side(rough, starts), 0.0, 0.5)
     coarse.sort(key=lambda one: one.cost)
     fits: list[PetCandidate] = []
     for n, fit in enumerate(coarse):

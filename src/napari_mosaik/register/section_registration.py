@@ -16,7 +16,13 @@ import numpy as np
 import scipy  # its parts are loaded on first use
 
 from napari_mosaik.core.frame import Transform
-from napari_mosaik.core.progress import blocking, checkpoint, side_by_side, subprogress
+from napari_mosaik.core.progress import (
+    blocking,
+    checkpoint,
+    map_progress,
+    side_by_side,
+    subprogress,
+)
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.register.affine_fit import Smoother
 from napari_mosaik.register.alignment import (
@@ -57,11 +63,15 @@ __all__ = [
     "assess_sections",
     "iter_align_sections",
     "pieces_of",
+    "reading_share",
 ]
 
-_OUTLINED, _REFINED, _SEARCHED, _TRIED, _MATCHED = 0.04, 0.32, 0.45, 0.81, 0.93
-"""Shares of the time (fractions of 1) after the parts of a registration that searches by content,
-on a large slide."""
+_READ_S, _READ_MP_S = 0.65, 0.12
+"""Time in which the haematoxylin of both sections is read, for any and for each megapixel, s."""
+_OUTLINES_S, _ANGLES_S = 0.4, 0.9
+_CANDIDATE_S, _CANDIDATE_MP_S = 0.08, 0.065
+_MATCHING_S, _MATCHING_MP_S = 0.35, 0.13
+"""Times of outlines, of all angles by content, of one candidate and of patch matching, s."""
 _SMOOTHING = 1 / 40
 """Standard deviation of the smoothing in the search for the greatest correlation, in sizes of the
 tissue."""
@@ -154,19 +164,22 @@ def iter_align_sections(
     p = params or AlignParams()
     densities = Smoother(moving_density), Smoother(fixed_density)
     pair = _SectionPair(*densities, moving_mask, fixed_mask)
+    times = _Times.of(pair)
+    outlined = _OUTLINES_S / times.total
     outlines, circular = yield from subprogress(
-        outline_candidates(moving_mask, fixed_mask, p), 0.0, _OUTLINED / OUTLINES_FOUND
+        outline_candidates(moving_mask, fixed_mask, p), 0.0, outlined / OUTLINES_FOUND
     )
-    refine = partial(_refined, pair, params=p)
-    work = side_by_side(refine, [start.transform for start in outlines[:4]])
-    candidates = yield from subprogress(work, _OUTLINED, _REFINED)
-    is_clear = any(one.inlier_fraction >= _CLEAR_FRACTION for one in candidates)
-    if not is_clear:
-        candidates += yield from _search_by_content(pair, candidates[0].transform.scale, p)
+    starts = [start.transform for start in outlines[:4]]
+    candidates, refined = yield from _refined_starts(pair, starts, p, outlined)
+    tried = refined
+    if not any(map(_is_clear, candidates)):
+        tried += (1 - refined) * times.search / (times.search + times.match)
+        search = _search_by_content(pair, candidates[0].transform.scale, p)
+        candidates += yield from subprogress(search, refined, tried)
     candidates.sort(key=lambda candidate: -candidate.rank(pair.has_outlines, p.mirror_margin))
-    yield _share(_TRIED, is_clear)
+    yield tried
     best = _finest(pair, candidates[0], p)
-    yield _share(_MATCHED, is_clear)
+    yield tried + _MATCHED * (1 - tried)
     assert best.inliers is not None
     if best.inliers.is_enough:
         others = [one for one in candidates[1:] if differs(one.transform, best.transform)]
@@ -178,18 +191,83 @@ align_sections = blocking(iter_align_sections)
 """`iter_align_sections` without progress."""
 
 
-def _share(share: float, is_clear: bool) -> float:
-    """A share of the longest way (fraction of 1), or of the way without a search by content."""
-    if not is_clear:
+_TELLING = 2
+"""So many candidates (count) that do not fit make it likely that none does."""
+_MATCHED = 0.75
+"""Share of patch matching in what follows the search for candidates."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Times:
+    """Times of the parts of a registration, s: they grow with the sections, not all alike."""
+
+    refine: float
+    search: float
+    match: float
+
+    @classmethod
+    def of(cls, pair: _SectionPair) -> _Times:
+        """Those of two sections."""
+        sizes = [math.prod(one.lattice.shape) for one in (pair.moving, pair.fixed)]
+        return cls.of_megapixels(sum(sizes) / 2e6)
+
+    @classmethod
+    def of_megapixels(cls, size: float) -> _Times:
+        """Those of sections of so many megapixels of haematoxylin."""
+        one = _CANDIDATE_S + _CANDIDATE_MP_S * size
+        return cls(4 * one, _ANGLES_S + 6 * one, _MATCHING_S + _MATCHING_MP_S * size)
+
+    @property
+    def total(self) -> float:
+        """As long as it is not known whether a candidate by outline fits, half of the search."""
+        return _OUTLINES_S + self.refine + self.search / 2 + self.match
+
+
+def reading_share(megapixels: float) -> float:
+    """Share of a registration (fraction of 1) in which the haematoxylin of the sections is read.
+
+    It has so many megapixels.
+    """
+    reading = _READ_S + _READ_MP_S * megapixels
+    return reading / (reading + _Times.of_megapixels(megapixels).total)
+
+
+def _is_clear(candidate: CandidateTransform) -> bool:
+    """Whether no further candidate is searched."""
+    return candidate.inlier_fraction >= _CLEAR_FRACTION
+
+
+def _refined_starts(
+    pair: _SectionPair, starts: Sequence[Transform], params: AlignParams, share: float
+) -> Generator[float, None, tuple[list[CandidateTransform], float]]:
+    """The refined starts, and the share of the registration that is done, before them *share*.
+
+    The first that is refined usually tells whether all angles have to be searched: what is done
+    follows from what is left.
+    """
+    times, found, before = _Times.of(pair), list[CandidateTransform](), 0.0
+
+    def refine(start: Transform) -> CandidateTransform:
+        found.append(_refined(pair, start, params))
+        return found[-1]
+
+    def reached(done: float) -> float:
+        nonlocal share, before
+        likely = 0.5 if len(found) < _TELLING else 1.0
+        search = 0.0 if any(map(_is_clear, found)) else likely * times.search
+        left = times.refine * (1 - done) + search + times.match
+        gain = times.refine * (done - before)
+        share, before = share + (1 - share) * gain / (gain + left), done
         return share
-    searched = _TRIED - _REFINED
-    return (share - (searched if share >= _TRIED else 0.0)) / (1 - searched)
+
+    candidates = yield from map_progress(side_by_side(refine, starts), reached)
+    return candidates, share
 
 
 def _search_by_content(
     pair: _SectionPair, scale: float, params: AlignParams
 ) -> Generator[float, None, list[CandidateTransform]]:
-    """Candidates found by image content alone."""
+    """Candidates found by image content alone; yields the fraction of the search that is done."""
     scan = candidates_by_content(
         pair.moving,
         pair.fixed,
@@ -199,9 +277,10 @@ def _search_by_content(
         mirror=params.mirror,
         angle_step_deg=params.angle_step_deg,
     )
-    starts = yield from subprogress(scan, _REFINED, _SEARCHED)
+    scanned = _ANGLES_S / _Times.of(pair).search
+    starts = yield from subprogress(scan, 0.0, scanned)
     work = side_by_side(partial(_refined, pair, params=params), starts)
-    return (yield from subprogress(work, _SEARCHED, _TRIED))
+    return (yield from subprogress(work, scanned, 1.0))
 
 
 def _refined(pair: _SectionPair, start: Transform, params: AlignParams) -> CandidateTransform:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from napari_mosaik.core import FloatArray, InputError, Params, Table, setting
-from napari_mosaik.core.progress import checkpoint
+from napari_mosaik.core.progress import checkpoint, part_of_item, reach_of_item
 from napari_mosaik.core.tiles import IntArray
 
 __all__ = ["Association", "AssociationParams", "associate", "associate_table"]
@@ -20,6 +20,11 @@ __all__ = ["Association", "AssociationParams", "associate", "associate_table"]
 _MIN_PAIRS = 3
 _FEW_DISTANCES = 40
 _SAME = 1e-9
+_LOAD_S = 0.9
+"""Time in which libraries are loaded, s."""
+_SQUARE_S, _CUBE_S, _SIGN_S = 7e-9, 1.4e-10, 1.3e-8
+"""Times of the classes of distances (by square of the tiles), of the spectrum (by cube) and of the
+random signs (by tile and permutation), s."""
 FEW_EFFECTIVE = 10.0
 """Below this effective sample size p-values are rough, and a warning says so."""
 
@@ -157,12 +162,19 @@ def associate_table(
     groups: dict[bytes, list[int]] = {}
     for column in range(matrix.shape[1]):
         groups.setdefault(valid[:, column].tobytes(), []).append(column)
+    masks = [valid[:, which[0]] for which in groups.values()]
+    times = np.array([_times_s(int(keep.sum()), params) for keep in masks])
+    ends = np.cumsum([_LOAD_S, *times.sum(axis=1)]) / (_LOAD_S + times.sum())
+    _load()
+    reach_of_item(float(ends[0]))
     with threadpool_limits(1):
-        for which in groups.values():
+        for which, keep, part_of, *span in zip(
+            groups.values(), masks, times, ends, ends[1:], strict=False
+        ):
             checkpoint()
-            keep = valid[:, which[0]]
             part = matrix[keep][:, which]
-            found = _group(part, y[keep], centres[keep], params)
+            with part_of_item(*map(float, span)):
+                found = _group(part, y[keep], centres[keep], params, part_of)
             for column, row in zip(which, found, strict=True):
                 rows[column] = row
     names = [field.name for field in fields(Association)]
@@ -208,10 +220,27 @@ def _checked(
     return matrix, values, centres
 
 
+def _load() -> None:
+    """Load what `_group` needs, before the shares of the time by tiles begin."""
+    import scipy.stats  # noqa: F401
+
+    _compiled_class_products()(np.zeros((2, 2)), np.ones(1), np.zeros((2, 1)))
+
+
+def _times_s(n: int, params: AssociationParams) -> tuple[float, float, float]:
+    """Times for n tiles, s: until distances are sorted, the spectrum is there, and p-values are."""
+    spectrum = _CUBE_S * n**3 if n <= params.max_tiles else 0.0
+    return _SQUARE_S * n**2, spectrum, _SIGN_S * n * params.permutations
+
+
 def _group(
-    x: FloatArray, y: FloatArray, centres: FloatArray, params: AssociationParams
+    x: FloatArray,
+    y: FloatArray,
+    centres: FloatArray,
+    params: AssociationParams,
+    times: FloatArray,
 ) -> list[Association]:
-    """Associations of the columns of *x* (n, m) with *y* (n,), without gaps."""
+    """Associations of the columns of *x* (n, m) with *y* (n,), without gaps; see `_times_s`."""
     from scipy.stats import rankdata
 
     n, m = x.shape
@@ -224,18 +253,21 @@ def _group(
     scale = np.sqrt((both**2).sum(axis=0))
     flat = scale <= 1e-12 * np.sqrt(n) * np.abs(np.column_stack([values, values])).max(axis=0)
     both = np.where(flat, np.nan, both / np.where(flat, 1.0, scale))
-    return _correlations(both, centres[order], params)
+    return _correlations(both, centres[order], params, times)
 
 
 def _correlations(
-    both: FloatArray, centres: FloatArray, params: AssociationParams
+    both: FloatArray, centres: FloatArray, params: AssociationParams, times: FloatArray
 ) -> list[Association]:
     """Associations from unit columns: m parameters and y, then the same as ranks."""
     n, half = both.shape[0], both.shape[1] // 2
     defined = np.isfinite(both[0])
     filled = np.where(defined, both, 0.0)
+    done = np.cumsum(times) / max(times.sum(), 1e-9)
     classes = distance_classes(centres, filled, params.distance_classes)
+    reach_of_item(float(done[0]))
     spectrum = spatial_spectrum(centres) if n <= params.max_tiles else None
+    reach_of_item(float(done[1]))
     rng = np.random.default_rng(params.seed)
     signs = np.asarray(rng.integers(0, 2, (params.permutations, n - 1)) * 2 - 1, float)
     out: dict[str, FloatArray] = {}
@@ -392,15 +424,14 @@ def spatial_spectrum(points_um: FloatArray) -> SpatialSpectrum:
     coefficients are then correlated, and random signs underestimate how far two independent fields
     agree by chance (`docs/performance.md` has the rates).
     """
-    from scipy.linalg import eigh
-
     weights = _near(points_um).astype(float)
     n = weights.shape[0]
     degree = weights.sum(axis=1)
     largest = float(degree.max())
     np.fill_diagonal(weights, largest - degree)
     shift = 2 * largest + 1  # sets the constant vector above all others, where it is dropped
-    _, vectors = eigh(weights + shift / n, driver="evd", check_finite=False)
+    # NumPy's, which lets other threads of the process run; SciPy's holds them for seconds
+    _, vectors = np.linalg.eigh(weights + shift / n)
     return SpatialSpectrum(np.ascontiguousarray(vectors[:, :-1]))
 
 

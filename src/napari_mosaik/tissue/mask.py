@@ -168,9 +168,9 @@ class TissueParams(ArtefactParams):
     )
 
 
-_PADDED, _INKY, _RED_SEEN, _RED_CLOSED, _RED, _MARKED = 0.045, 0.057, 0.08, 0.157, 0.163, 0.165
-_COUNTED, _SPLIT, _SMOOTHED, _CONTRASTED, _COLOURED, _FOUND = 0.17, 0.175, 0.205, 0.265, 0.335, 0.35
-_SPECKLESS, _GROWN, _SIZED, _GLASS_KNOWN, _LABELLED = 0.36, 0.37, 0.395, 0.41, 0.455
+_PADDED, _INKY, _RED_SEEN, _RED_CLOSED, _RED, _MARKED = 0.06, 0.085, 0.135, 0.24, 0.25, 0.253
+_COUNTED, _SPLIT, _SMOOTHED, _CONTRASTED, _COLOURED, _FOUND = 0.262, 0.27, 0.312, 0.393, 0.5, 0.526
+_SPECKLESS, _GROWN, _SIZED, _GLASS_KNOWN, _LABELLED = 0.545, 0.556, 0.59, 0.615, 0.678
 """Shares of the time of `tissue_mask` (fractions of 1) after its stages, on a large slide."""
 _PEN_FOUND = 0.33
 """Share of the time of `find_artefacts` (fraction of 1) when pen is found."""
@@ -604,7 +604,7 @@ def _no_tissue(
         checkpoint()
 
         first, last = (_LABELLED + (1 - _LABELLED) * one for one in done[number - 1 : number + 1])
-        edge_from = first + 0.55 * (last - first)
+        edge_from = first + 0.77 * (last - first)
         reach_of_item(first)
         around = tuple(slice(max(0, part.start - 8), part.stop + 8) for part in window)
         own = labels[around] == number
@@ -613,7 +613,7 @@ def _no_tissue(
             continue
         others = off[around] | (tissue[around] & ~own)
         hue = _colourfulness(_picked(rgb[around], dark), white)
-        reach_of_item(first + 0.35 * (last - first))
+        reach_of_item(first + 0.75 * (last - first))
         thin = within(~dark, math.nextafter(_THIN_UM / 2, 0.0), spacing)
         is_thin = bool(thin.all())
         reach_of_item(edge_from)

@@ -179,8 +179,8 @@ def iter_plan_dose(
         kernel does not fit the nuclide.
     """
     model = yield from _beside(partial(PlanModel, plan, uptake, kernel_file), 0.0)
-    yield from map_progress(model.iter_spread_errors(), lambda share: 0.05 + 0.2 * share)
-    yield 0.25
+    yield from map_progress(model.iter_spread_errors(), lambda share: 0.15 + 0.07 * share)
+    yield 0.22
     n, z = plan.draws, drawn_normals(plan)
     rows = np.arange(n)
     factors = model.factors(z, rows)
@@ -205,10 +205,10 @@ def iter_plan_dose(
             quantities=model.sorted_quantities,
             histogram=_HISTOGRAM,
         ),
-        lambda share: 0.25 + 0.3 * share,
+        lambda share: 0.22 + 0.2 * share,
     )
     shares = yield from map_progress(
-        model.iter_shares(sobol_samples, plan.seed), lambda share: 0.55 + 0.1 * share
+        model.iter_shares(sobol_samples, plan.seed), lambda share: 0.42 + 0.06 * share
     )
 
     def finished() -> PlanResult:
@@ -225,7 +225,7 @@ def iter_plan_dose(
         )
         return result
 
-    return (yield from _beside(finished, 0.65))
+    return (yield from _beside(finished, 0.48))
 
 
 def _beside(work: Callable[[], T], share: float) -> Generator[float, None, T]:

@@ -59,7 +59,7 @@ SHRINKAGE: Final = 0.886
 """Length on a section of one length in fresh renal tumour (Tran et al. 2015, J Cancer 6:759)."""
 _SHIFTS: Final = 64
 _FIELDS_AT_ONCE: Final = 125
-_DRAWN: Final = 0.6
+_DRAWN: Final = 0.25
 """Share of the time of `PlanFacts` (fraction of 1) when the errors of the uptake are drawn."""
 _DISTANCE_PIXEL_UM: Final = 4.0
 

@@ -52,20 +52,21 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ALWAYS_READ",
-    "INPUTS_READ",
     "OF_SLIDE",
     "PREDICTOR_READS",
     "check_tiles",
     "checked_model",
     "earlier_prediction",
+    "prediction_shares",
     "predictor_inputs",
     "tile_inputs",
 ]
 
 FRACTION_SPACING_UM = 10.0
-_LOADED, INPUTS_READ = 0.1, 0.9
-"""Shares of the prediction's time (fractions of 1) when the library is there and the inputs are, on
-a large slide."""
+_LOAD_S, _REST_S = 2.0, 0.25
+_READ_S, _PREDICT_S = (0.45, 0.005), (0.05, 0.0004)
+"""Times of a prediction, s: until the library is there, all of its end, and, for any case and for
+each tile, of reading the inputs and of the networks."""
 _TISSUE_READ, _CLASSES_READ, _VESSELS_READ = 0.3, 0.4, 0.9
 """Shares of the time of reading the inputs after its parts."""
 
@@ -94,6 +95,17 @@ _FOLLOWED = (
     TILE_KINETICS,
 )
 """Inputs whose changes are followed to the tiles; any other change concerns every tile."""
+
+
+def prediction_shares(n_tiles: int) -> tuple[float, float, float]:
+    """What is done of a prediction (fraction of 1) when so many tiles (count) are predicted.
+
+    Before it: when the library is there, and when the inputs are.
+    """
+    read, predicted = (own + each * n_tiles for own, each in (_READ_S, _PREDICT_S))
+    ends = np.cumsum([_LOAD_S, read, predicted, _REST_S])
+    loaded, known, done = (float(end / ends[-1]) for end in ends[:3])
+    return loaded, known, done
 
 
 def tile_inputs(
@@ -227,8 +239,9 @@ def predictor_inputs(
         absent,
         card["features"],
     )
-    reading = Progress(_LOADED, 1, "reading the inputs")
-    return model, (yield from beside(read, reading, INPUTS_READ))
+    loaded, known, _ = prediction_shares(len(inputs.read(TILES)))
+    reading = Progress(loaded, 1, "reading the inputs")
+    return model, (yield from beside(read, reading, known))
 
 
 def checked_model(folder: Path) -> TrainedModel:

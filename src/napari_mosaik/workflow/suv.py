@@ -24,6 +24,7 @@ from napari_mosaik.core.pet_records import (
     record_unit,
     renamed_items,
 )
+from napari_mosaik.core.progress import reach_of_item
 from napari_mosaik.core.text import typed_number
 from napari_mosaik.io.files import read_json
 from napari_mosaik.register import transform_of
@@ -411,7 +412,8 @@ def measured_spread(
     terms = {term["name"]: term["value"] for term in record.get("terms", ())}
     draws = input_draws(params.draws, len(_MEASURED_SOURCES), params.seed)
     found = []
-    for row, column, dose, weight in draws:
+    for number, (row, column, dose, weight) in enumerate(draws):
+        reach_of_item(number / len(draws))
         shift = Transform.similarity(
             frame, frame, shift_um=(error["sd_um"] * row, error["sd_um"] * column)
         )

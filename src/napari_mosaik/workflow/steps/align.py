@@ -35,7 +35,11 @@ from napari_mosaik.register import (
     check_partners,
     read_landmarks,
 )
-from napari_mosaik.register.section_registration import LOW_CONFIDENCE, align_by_pieces
+from napari_mosaik.register.section_registration import (
+    LOW_CONFIDENCE,
+    align_by_pieces,
+    reading_share,
+)
 from napari_mosaik.workflow.parallel import beside
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.step_context import StepContext
@@ -46,8 +50,6 @@ if TYPE_CHECKING:
 __all__ = ["ALIGN", "density_of", "low_confidence_warning"]
 
 DENSITY_SPACING_UM = 10.0
-_READ = 0.1
-"""Share of the time of a stain's registration (fraction of 1) in which the slides are read."""
 
 
 def low_confidence_warning(document: dict[str, Any], title: str) -> str:
@@ -151,7 +153,8 @@ def _stain_step(stain: str) -> Step[AlignParams]:
             return {ALIGNMENT[stain]: alignment.to_dict()}
         reading = Progress(0.0, 1, "reading the haematoxylin")
         own = yield from beside(partial(_density, inputs, stain), reading)
-        reading = Progress(_READ / 2, 1, reading.text)
+        read = reading_share(own.values.size / 1e6)
+        reading = Progress(read / 2, 1, reading.text)
         densities = own, (yield from beside(partial(_density, inputs, REFERENCE), reading))
         if given is not None:
             alignment = register.assess_sections(
@@ -162,7 +165,7 @@ def _stain_step(stain: str) -> Step[AlignParams]:
         def by_content(moving: Raster, fixed: Raster) -> Generator[float, None, Alignment]:
             return register.iter_align_sections(moving, fixed, *densities, params)
 
-        alignment = yield from _reported(align_by_pieces(*masks, by_content), _READ)
+        alignment = yield from _reported(align_by_pieces(*masks, by_content), read)
         return {ALIGNMENT[stain]: alignment.to_dict()}
 
     title = STAIN_TITLES[stain]

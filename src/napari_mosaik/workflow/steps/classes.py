@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 __all__ = ["TISSUE_CLASSES", "ClassParams", "ClassReader", "class_at"]
 
 BLOCK_PX = 128
+_CLASSIFIED = 0.85
+"""Share of the time of the step (fraction of 1) after which all tissue is classified."""
 SPACING_TOLERANCE = 0.02
 """Share by which the pixels that are read may differ from those that a model was trained on."""
 
@@ -124,15 +126,20 @@ def _body(inputs: StepContext, params: ClassParams) -> Generator[Progress, None,
             return {"probability": np.rint(probability * 255).astype(np.uint8)}
 
         parts = yield from inputs.blocks(
-            stage_on("classes", model.computed_on), blocks, classify, "classifying tissue"
+            stage_on("classes", model.computed_on),
+            blocks,
+            classify,
+            "classifying tissue",
+            stop=_CLASSIFIED,
         )
     for block, part in zip(blocks, parts, strict=True):
         probability[block.rows, block.cols] = part["probability"]
     for index in known - {block.index for block in kept}:  # they hold no tissue any more
         probability[every[index].rows, every[index].cols] = 0
-    done = Progress(1.0, 1, "uncertainty of the classes")
+    done = Progress(_CLASSIFIED, 1, "uncertainty of the classes")
     codes = yield from beside(lambda: _codes(probability, resample_mask(lattice, mask)), done)
     record = _record(model, params, codes, lattice, fit)
+    done = Progress((1 + _CLASSIFIED) / 2, 1, done.text)
     uncertainty = yield from beside(lambda: _mean_uncertainty(probability, codes > 0), done)
     inputs.note(COMPUTED_ON, dict(model.computed_on))
     for doubt in class_doubts(record["area_mm2"]):

@@ -51,7 +51,7 @@ LIMITATIONS: Final = (
     "nuclides are added as effect only.",
 )
 """Sentences that stand beside every result."""
-_KNOWN: Final = 0.7
+_KNOWN: Final = 0.42
 """Share of a plan's time (fraction of 1) when what it takes from a large case is known."""
 PLAN_SEPARATOR: Final = "."
 """Between the name of a plan and that of a quantity, in the columns of the table."""

@@ -30,10 +30,10 @@ from napari_mosaik.workflow.leaks import seen_file
 from napari_mosaik.workflow.parallel import beside
 from napari_mosaik.workflow.predictor_inputs import (
     ALWAYS_READ,
-    INPUTS_READ,
     OF_SLIDE,
     check_tiles,
     earlier_prediction,
+    prediction_shares,
     predictor_inputs,
 )
 from napari_mosaik.workflow.step import Results, Step
@@ -77,13 +77,14 @@ def _body(inputs: StepContext, params: PredictParams) -> Generator[Progress, Non
     device = network_device(settings)
     if inputs.previous_record().get(COMPUTED_ON) != device.record():
         earlier = None  # computed elsewhere, so all tiles are predicted again
+    _, known, predicted = prediction_shares(len(tile_data))
     predicting = partial(predict, model, tile_data, earlier, device)
-    prediction = yield from beside(predicting, Progress(INPUTS_READ, 1, "predicting"))
+    prediction = yield from beside(predicting, Progress(known, 1, "predicting"))
     n_changed = len(tile_data) if earlier is None else int(earlier.changed.sum())
     inputs.note(RECOMPUTED, n_changed)
     inputs.note(COMPUTED_ON, device.record())
     columns, about, units = prediction_columns(model, tile_data, prediction)
-    comparing = Progress(0.96, 1, "predicting with the baselines")
+    comparing = Progress(predicted, 1, "predicting with the baselines")
     baselines = yield from beside(partial(predict_baselines, model, tile_data), comparing)
     for name, values in baselines.items():
         if values is not None:
@@ -91,7 +92,7 @@ def _body(inputs: StepContext, params: PredictParams) -> Generator[Progress, Non
             about[f"baseline_{name}"] = f"normalised SUV: {card['baselines'][name]['about']}"
     unit = card["suv_unit"]
     table = Table(columns, dict.fromkeys(units, unit), about, inputs.read(TILES).lattice.frame)
-    yield Progress(0.98, 1, "mapping the prediction")
+    yield Progress((1 + predicted) / 2, 1, "mapping the prediction")
     grid, mask = inputs.read(TILES), inputs.read(TISSUE[REFERENCE])
     suv_map = parameter_map(grid, prediction.suv, mask, MAP_SPACING_UM, unit=unit)
     return {

@@ -25,6 +25,7 @@ from napari_mosaik.core.catalogue import (
 )
 from napari_mosaik.core.errors import InputError
 from napari_mosaik.core.frame import FloatArray
+from napari_mosaik.core.progress import part_of_item, reach_of_item
 from napari_mosaik.core.table import Table
 from napari_mosaik.workflow.leaks import development_warning, known_to_model, seen_file
 from napari_mosaik.workflow.parallel import beside
@@ -37,6 +38,9 @@ from napari_mosaik.workflow.suv import ReviewParams, check_suv_unit, measured_sp
 
 __all__ = ["REVIEW"]
 
+_LOAD_S, _DRAW_S, _INTERVALS_S = 2.1, 5e-5, 2e-4
+_REST_S, _REST_TILE_S = 0.2, 2e-4
+"""Times, s: until libraries are loaded, of a tile of a draw, of the intervals and of the rest."""
 _PREFIX = "baseline_"
 NEIGHBOURS = "neighbour_idw"
 """Upper reference: what the measured uptake of the neighbouring tiles says of a tile."""
@@ -44,7 +48,18 @@ NEIGHBOURS = "neighbour_idw"
 
 def _body(inputs: StepContext, params: ReviewParams) -> Generator[Progress, None, Results]:
     comparing = Progress(0.0, 1, "comparing")
-    return (yield from beside(partial(_compared, inputs, params), comparing))
+    return (yield from beside(partial(_compared, inputs, params), comparing, 1.0))
+
+
+def _shares(n_tiles: int, draws: int) -> tuple[float, float, float]:
+    """What is done (fraction of 1) when libraries are loaded, draws are made, and intervals known.
+
+    Of so many tiles and draws (count).
+    """
+    times = np.array([_LOAD_S, _DRAW_S * n_tiles * draws, _INTERVALS_S * n_tiles])
+    rest = _REST_S + _REST_TILE_S * n_tiles
+    loaded, drawn, held = (float(end) for end in np.cumsum(times) / (times.sum() + rest))
+    return loaded, drawn, held
 
 
 def _compared(inputs: StepContext, params: ReviewParams) -> Results:
@@ -67,6 +82,8 @@ def _compared(inputs: StepContext, params: ReviewParams) -> Results:
         if (np.asarray(table["class_label"]) < 0).all():  # the model has not learned any class
             labels = None
     grid = inputs.read(TILES)
+    loaded, drawn, held = _shares(len(grid), params.draws)
+    reach_of_item(loaded)
     measured = target.normalise(uptake["suv"], clip=False)
     block = record.get("block", {})
     counted = np.ones(len(grid), bool)
@@ -74,12 +91,15 @@ def _compared(inputs: StepContext, params: ReviewParams) -> Results:
         counted = held_out_tiles(grid.cells, block)
     measured = np.where(counted, measured, np.nan)
     predicted = np.where(counted, np.asarray(table["suv_norm"], float), np.nan)
-    spread = measured_spread(inputs, params, target, predicted)
+    with part_of_item(loaded, drawn):
+        spread = measured_spread(inputs, params, target, predicted)
+    reach_of_item(drawn)
     seen = seen_file(inputs.source_contents(), record.get("training_files", {}))
     # None: the training lacks what it reads
     known, columns = set(table), {name: _PREFIX + name for name in ABOUT}
     baselines = {name: table[one] if one in known else None for name, one in columns.items()}
     intervals = _intervals(inputs, table, record, measured)
+    reach_of_item(held)
     metrics = metrics_record(
         test_case=inputs.case_name,
         split=record["split"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Generator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from napari_mosaik.core.progress import map_progress
 from napari_mosaik.core.table import Table
 from napari_mosaik.spatial import AssociationParams, MoranParams
 from napari_mosaik.workflow.changes import changed_columns
-from napari_mosaik.workflow.parallel import require_address_space
+from napari_mosaik.workflow.parallel import beside, require_address_space
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.step_context import StepContext
 
@@ -153,9 +154,10 @@ def _correlate(
 
     grid, table = inputs.read(TILES), inputs.read(PARAMETERS)
     suv = inputs.read(UPTAKE)["suv"]
-    yield Progress(0.2, 1, "correlating parameters with the uptake")
     columns = {name: np.asarray(table[name], float) for name in table}
-    return {ASSOCIATION: associate_table(columns, suv, grid.centres_um, params)}
+    correlating = Progress(0.05, 1, "correlating parameters with the uptake")
+    work = partial(associate_table, columns, suv, grid.centres_um, params)
+    return {ASSOCIATION: (yield from beside(work, correlating, 0.97))}
 
 
 ASSOCIATE = Step(
