@@ -44,6 +44,8 @@ _SHELF_BYTES = 40 << 20
 
 _Tile = tuple[int, int]
 _Reduced = tuple[Pixels | None, ...]
+_Place = tuple[int, int, int, int]
+"""First row and column, and those after the last."""
 
 
 class PassableSlide(Protocol):
@@ -159,12 +161,14 @@ class SlideBlocks:
         """
         rows, cols = self._touched(index)
         tiles = [(i, j) for i in range(rows.start, rows.stop) for j in range(cols.start, cols.stop)]
-        found = {}
-        for tile in tiles:
-            found[tile] = self._get(tile)
+        begun = [self._begun(view, part[index]) for view, part in enumerate(self._parts)]
+        for done, tile in enumerate(tiles, 1):
+            for (pixels, place, size), reduced in zip(begun, self._get(tile), strict=True):
+                _paste(pixels, place, reduced, size, tile)
             if self.told_share:
-                reach_of_item(self.told_share * len(found) / len(tiles))
-        out = tuple(self._raster(view, part[index], found) for view, part in enumerate(self._parts))
+                reach_of_item(self.told_share * done / len(tiles))
+        out = tuple(self._raster(view, part[index], begun[view][0])
+                    for view, part in enumerate(self._parts))  # fmt: skip
         with self._lock:
             self._left[rows, cols] -= 1
             for tile in tiles:
@@ -260,26 +264,29 @@ class SlideBlocks:
                 reduced[step] = pixels if step == (1, 1) else block_mean(pixels, *step)
         return tuple(reduced[step] for step in self._steps)
 
-    def _raster(self, view: int, block: Block, found: dict[_Tile, _Reduced]) -> Raster:
+    def _begun(self, view: int, block: Block) -> tuple[Pixels, _Place, tuple[int, int]]:
+        """Room for the pixels of a block before `_raster`, its place, and the size of a tile."""
+        step = self._steps[view] if self._whole else (1, 1)
+        r0, r1, c0, c1 = self._window(view, block)
+        place = (r0 // step[0], c0 // step[1], r1 // step[0], c1 // step[1])
+        pixels = np.empty((place[2] - place[0], place[3] - place[1], 3), np.uint8)
+        return pixels, place, (self._tile[0] // step[0], self._tile[1] // step[1])
+
+    def _raster(self, view: int, block: Block, pixels: Pixels) -> Raster:
         if _is_empty(block):
             return Raster(np.zeros((*block.core.shape, 3), np.uint8), block.core, channels=CHANNELS)
-        return Raster(self._assemble(view, block, found), block.outer, channels=CHANNELS)
+        pixels = pixels if self._whole else block_mean(pixels, *self._steps[view])
+        return Raster(pixels, block.outer, channels=CHANNELS)
 
-    def _assemble(self, view: int, block: Block, found: dict[_Tile, _Reduced]) -> Pixels:
-        step, rest = self._steps[view], (1, 1)
-        if not self._whole:
-            step, rest = rest, step
-        r0, r1, c0, c1 = self._window(view, block)
-        r0, r1, c0, c1 = r0 // step[0], r1 // step[0], c0 // step[1], c1 // step[1]
-        out = np.empty((r1 - r0, c1 - c0, 3), np.uint8)
-        th, tw = self._tile[0] // step[0], self._tile[1] // step[1]
-        for (i, j), reduced in found.items():
-            tile = (i * th, j * tw, (i + 1) * th, (j + 1) * tw)
-            both = overlap_slices((r0, c0, r1, c1), tile)
-            if both is not None:
-                part = reduced[view]
-                out[both[0]] = 255 if part is None else part[both[1]]
-        return out if self._whole else block_mean(out, *rest)
+
+def _paste(
+    pixels: Pixels, place: _Place, reduced: Pixels | None, size: tuple[int, int], tile: _Tile
+) -> None:
+    """Copy what a block and a tile share; white where no tile is stored."""
+    (i, j), (th, tw) = tile, size
+    both = overlap_slices(place, (i * th, j * tw, (i + 1) * th, (j + 1) * tw))
+    if both is not None:
+        pixels[both[0]] = 255 if reduced is None else reduced[both[1]]
 
 
 class _Shelf:
