@@ -8,7 +8,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -17,12 +19,13 @@ from napari_mosaik.core import Blocked, Cancelled, InputError
 from napari_mosaik.core.catalogue import METRICS, NUCLEI, VESSELS
 from napari_mosaik.core.progress import run_to_end
 from napari_mosaik.io import Case
+from napari_mosaik.workflow import parallel
 from napari_mosaik.workflow.case_status import case_status
 from napari_mosaik.workflow.classifier import retrain
 from napari_mosaik.workflow.cohort import absent_slides, train_network
 from napari_mosaik.workflow.preview import preview
 from napari_mosaik.workflow.recipe import read_recipe
-from napari_mosaik.workflow.run import run_until
+from napari_mosaik.workflow.run import run, run_until
 from napari_mosaik.workflow.steps import step_named
 
 
@@ -76,6 +79,36 @@ def test_results_do_not_depend_on_the_number_of_cores(computed, tmp_path):
     limits = {"DASK_NUM_WORKERS": "1", "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
     subprocess.run(command, env=os.environ | limits, check=True, capture_output=True)
     assert content(Case(tmp_path / "A2")) == content(Case(computed / "A2"))
+
+
+@pytest.mark.parametrize(
+    ("step", "slow", "text"),
+    [
+        ("sensitivity", "workflow.steps.sensitivity.shift_sensitivity", "shifting the PET"),
+        ("parameters", "features.vessel_distance_in_tiles", "vessels per tile"),
+        ("association", "spatial.associate_table", "correlating parameters with the uptake"),
+    ],
+)
+def test_progress_is_repeated_while_a_table_of_tiles_is_computed(
+    computed, tmp_path, monkeypatch, step, slow, text
+):
+    monkeypatch.setattr(parallel, "_REPORT_S", 0.01)
+    case = Case(shutil.copytree(computed / "A2", tmp_path / "A2"))
+    module, _, name = f"napari_mosaik.{slow}".rpartition(".")
+    go, called, texts = threading.Event(), getattr(import_module(module), name), []
+
+    def waits(*given, **named):
+        assert go.wait(60)
+        return called(*given, **named)
+
+    monkeypatch.setattr(import_module(module), name, waits)
+    before = content(case)
+    for progress in run(case, step_named(step), read_recipe(case.root)[step], force=True):
+        texts.append(progress.text)
+        if texts.count(text) > 20:
+            go.set()
+    assert go.is_set()
+    assert content(case) == before
 
 
 def test_a_killed_run_ends_as_if_it_had_not_been(computed, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,7 @@ from napari_mosaik.workflow.changes import (
     objects_of_tiles,
     same,
 )
+from napari_mosaik.workflow.parallel import beside
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.step_context import StepContext
 
@@ -72,14 +74,16 @@ def _body(inputs: StepContext, params: ParameterParams) -> Generator[Progress, N
     units, about = ({}, {}) if before is None else (dict(before.units), dict(before.about))
     again = np.zeros(len(grid), bool)
     for number, group in enumerate(_GROUPS):
-        yield Progress(0.1 + 0.2 * number, 1, group.text)
+        summing = Progress(0.1 + 0.2 * number, 1, group.text)
+        yield summing
         if not all(inputs.has(entry) for entry in (*group.followed, *group.others)):
             continue
         if before is not None and all(inputs.is_unchanged(entry) for entry in group.followed):
             continue
         found = None if before is None else group.changed(inputs, grid, before)
         touched, rows = found or (np.arange(len(grid)), np.arange(len(grid)))
-        part = group.compute(inputs, params, grid.subset(rows))
+        work = partial(group.compute, inputs, params, grid.subset(rows))
+        part = yield from beside(work, summing)
         again[touched] = True
         for name in part:
             column = columns.setdefault(name, np.full(len(grid), np.nan))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from functools import partial
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from napari_mosaik.core.params import Params, setting
 from napari_mosaik.core.table import Table
 from napari_mosaik.register import transform_of
 from napari_mosaik.uptake import shift_sensitivity, tile_uptake
+from napari_mosaik.workflow.parallel import beside
 from napari_mosaik.workflow.step import Results, Step
 from napari_mosaik.workflow.step_context import StepContext
 
@@ -32,11 +34,10 @@ class SensitivityParams(Params):
 def _body(inputs: StepContext, params: SensitivityParams) -> Generator[Progress, None, Results]:
     grid, suv = inputs.read(TILES), inputs.read(SUV)
     to_reference = transform_of(inputs.read(ALIGNMENT["pet"]))
-    yield Progress(0.1, 1, "shifting the PET")
     step_um = params.voxels * max(suv.lattice.spacing_um) * to_reference.scale
-    change = shift_sensitivity(
-        suv, grid, to_reference, shift_um=step_um, angle_deg=params.angle_deg
-    )
+    work = partial(shift_sensitivity, suv, grid, to_reference)
+    work = partial(work, shift_um=step_um, angle_deg=params.angle_deg)
+    change = yield from beside(work, Progress(0.1, 1, "shifting the PET"))
     yield Progress(0.9, 1, "shifting the PET")
     value = tile_uptake(suv, grid, to_reference)
     with np.errstate(invalid="ignore", divide="ignore"):
