@@ -75,7 +75,7 @@ def ran(case: Case) -> list[Progress]:
 
 
 @pytest.mark.parametrize(
-    ("owner", "slow", "reached"), [(PlanFacts, "suv", 0.0), (PlanModel, "unseen", 0.8)]
+    ("owner", "slow", "reached"), [(PlanFacts, "suv", 0.0), (PlanModel, "unseen", 0.69)]
 )
 def test_progress_is_repeated_while_a_plan_begins_and_ends(case, monkeypatch, owner, slow, reached):
     monkeypatch.setattr(parallel, "_REPORT_S", 0.01)

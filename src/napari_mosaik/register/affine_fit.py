@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import scipy  # its parts are loaded on first use
@@ -19,6 +20,10 @@ __all__ = ["InverseTransform", "SmoothedImage", "Smoother", "best_fit", "smoothe
 
 _KEPT_BYTES = 2**27
 """Smoothed images that are kept of one raster, bytes: on a slide of seven gigapixels, seven."""
+
+
+_KEPT_VALUES = 8
+T = TypeVar("T")
 
 
 class SmoothedImage:
@@ -89,11 +94,17 @@ class Smoother:
         self.lattice = raster.lattice
         self._values = raster.values
         self._known = RecentValues[SmoothedImage](_KEPT_BYTES, lambda image: image.values.nbytes)
+        self._made = RecentValues[Any](_KEPT_VALUES)
         self._reduced = RecentValues[NDArray[np.float32]](2)
 
     def by(self, sigma_um: float) -> SmoothedImage:
         """The raster smoothed by a Gaussian of *sigma_um*, sampled at about a quarter of it."""
         return self._known.get_or_make(sigma_um, lambda: self._smoothed(sigma_um))
+
+    def kept(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What was made of the raster before under this key; made now where it is not."""
+        value: T = self._made.get_or_make(key, make)
+        return value
 
     def _smoothed(self, sigma_um: float) -> SmoothedImage:
         steps = self.lattice.spacing_um
