@@ -18,8 +18,9 @@ from napari_mosaik.register.params import AlignKind
 
 __all__ = ["InverseTransform", "SmoothedImage", "Smoother", "best_fit", "smoothed_image"]
 
-_KEPT_BYTES = 2**27
-"""Smoothed images that are kept of one raster, bytes: on a slide of seven gigapixels, seven."""
+_KEPT_BYTES = 2**25
+"""Smoothed images that are kept of one raster, bytes: all of a candidate's on a slide of the demo,
+one on a slide of seven gigapixels."""
 
 
 _KEPT_VALUES = 8
