@@ -7,6 +7,7 @@ import pytest
 from qtpy.QtCore import QPoint, Qt
 
 from napari_mosaik.widgets.base import gc_tuning
+from napari_mosaik.widgets.canvas.camera import visible_um
 
 pytestmark = pytest.mark.gui
 
@@ -54,6 +55,30 @@ def test_a_case_that_is_left_leaves_nothing_behind(dock, opened, cohort, qtbot):
     qtbot.waitUntil(lambda: not lazy_slide._closing)  # no thread reads from them any more
     gc_tuning._collect_all()  # as soon as the mouse rests
     assert not _alive(known)
+
+
+def test_all_slides_are_in_view_until_somebody_moves_it(dock, opened, cohort, qtbot):
+    """Slides that come later, and a canvas that becomes narrower, are fitted in; once."""
+
+    def all_in_view():
+        low, high = visible_um(viewer)
+        extent = viewer.layers.extent.world[:, -2:]
+        return (low <= extent[0] + 1).all() and (high >= extent[1] - 1).all()
+
+    viewer = dock.viewer
+    opened(dock, cohort)
+    qtbot.waitUntil(lambda: len(dock.board.slides) == 3 and all_in_view())
+    height, width = viewer.canvas.size
+    zoom = viewer.scene.camera.zoom
+    viewer.canvas.size = (height // 2, width // 2)
+    assert all_in_view()
+    assert viewer.scene.camera.zoom < zoom
+    viewer.canvas.size = (height, width)
+    assert viewer.scene.camera.zoom == pytest.approx(zoom)
+    viewer.scene.camera.zoom = 1.5 * zoom
+    viewer.canvas.size = (height // 2, width // 2)
+    viewer.canvas.size = (height, width)
+    assert viewer.scene.camera.zoom == pytest.approx(1.5 * zoom)
 
 
 def test_pages_are_built_piece_by_piece_and_label_images_without_tools(dock, opened, cohort, qtbot):

@@ -120,6 +120,7 @@ class CaseLayers(QObject):
         self._slide_specs: dict[str, LayerSpec] = {}
         self._holding, self._held = False, list[tuple[str, LazySlide]]()
         self._turns = Turns(self)
+        self._fitted: tuple[float, ...] = ()
         self._left_one = False
         self._waits = 0
         self._changed_soon = QTimer(self)
@@ -129,6 +130,7 @@ class CaseLayers(QObject):
         self._look_soon.setSingleShot(True)
         self._look_soon.timeout.connect(self._tell_measured)
         viewer.layers.events.removed.connect(self._layer_removed)
+        viewer.canvas.events.size.connect(self._fit_again)
         self._case: Case | None = None
         self._prepare_soon = QTimer(self)
         self._prepare_soon.setSingleShot(True)
@@ -339,9 +341,27 @@ class CaseLayers(QObject):
         attend(lazy, self.viewer, closing=False)
         self._tell_damage(lazy, f"{STAIN_TITLES[stain]} slide", "the canvas stays blurred there")
         if sum(self.slide_layer(one) is not None for one in self.slides) == 1:
-            self.viewer.reset_view()
+            self._fit()
+        else:
+            self._fit_again()
         yield
         self.changed.emit()
+
+    def _fit(self) -> None:
+        """Fit all layers into the view."""
+        self.viewer.reset_view()
+        self._fitted = self._seen_from()
+
+    def _fit_again(self, *_: object) -> None:
+        """Fit them once more after a change, unless somebody moved the view since the last time."""
+        if self._fitted and self._fitted == self._seen_from():
+            self._fit()
+        else:
+            self._fitted = ()
+
+    def _seen_from(self) -> tuple[float, ...]:
+        camera = self.viewer.scene.camera
+        return (float(camera.zoom), *map(float, camera.center))
 
     def hold_slides(self, hold: bool) -> None:
         """Let slides that come wait while maps are side by side: they would cover the first one."""
