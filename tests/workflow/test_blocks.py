@@ -280,7 +280,7 @@ def test_an_address_space_that_is_too_small_is_refused_before_a_library_aborts(m
         monkeypatch.setattr(resource, "getrlimit", lambda kind: (limit, limit))
 
     limited(1.0)
-    words = r"ulimit -v, 1.0 GiB\) leaves too little for the network library; allow 3 GiB"
+    words = r"ulimit -v, 1.0 GiB\) leaves too little for the network library; allow 4 GiB"
     with pytest.raises(MosaikError, match=words):
         parallel.require_address_space(1.0, "the network library")
     limited(None)

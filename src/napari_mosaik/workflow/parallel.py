@@ -134,7 +134,7 @@ def require_address_space(gib: float, what: str) -> None:
     if limit != resource.RLIM_INFINITY and limit - used < gib * 2**30:
         raise MosaikError(
             f"the memory limit of this process (ulimit -v, {limit / 2**30:.1f} GiB) leaves too "
-            f"little for {what}; allow 3 GiB"
+            f"little for {what}; allow 4 GiB"
         )
 
 
