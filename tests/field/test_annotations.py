@@ -4,6 +4,7 @@ import gzip
 import json
 import re
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -205,6 +206,23 @@ def test_a_file_that_another_program_changed_is_kept(case):
         window.document.add(rectangle_polygon((700, 700), (750, 750)), "background")
         window.save()
         assert '"z"' in window.kept.read_text()
+
+
+def test_of_two_saves_the_later_state_stays(case):
+    """They are written on threads, whose order nobody knows."""
+    with OpenAnnotations(case, "Anna") as window:
+        window.document.add(rectangle_polygon((500, 500), (550, 550)), "background")
+        earlier = window.state()
+        window.document.add(rectangle_polygon((700, 700), (750, 750)), "background")
+        later = window.state()
+        with ThreadPoolExecutor(2) as pool:
+            window._saving.acquire()  # both wait
+            saves = [pool.submit(window.save, later), pool.submit(window.save, earlier)]
+            assert not any(save.done() for save in saves)
+            window._saving.release()
+            assert [save.result() for save in saves] == [None, None]
+        window.save(earlier)
+        assert len(json.loads(case.annotations_path("he").read_text())["features"]) == 2
 
 
 def test_finish_and_export_of_one_reader(case, tmp_path, capsys):

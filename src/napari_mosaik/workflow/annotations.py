@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Lock
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -123,6 +124,7 @@ class OpenAnnotations(Closing):
         with case.slide(stain) as slide:
             self.lattice = slide.lattice
         self._others: dict[str, tuple[str, tuple[AnnotatedShape, ...]]] = {}
+        self._saving, self._number, self._saved = Lock(), 0, 0
         self.part = JournalPart(case.root, reader, annotation_part(stain))
         self.reader = self.part.reader
         try:
@@ -139,15 +141,24 @@ class OpenAnnotations(Closing):
     def state(self) -> OpenState:
         """The present shapes, for `save` on another thread."""
         compacted, scan = self.document.state()
-        return OpenState(compacted, scan, _edits(scan, self.stain))
+        self._number += 1
+        return OpenState(compacted, scan, _edits(scan, self.stain), self._number)
 
-    def save(self, state: OpenState | None = None) -> None:
+    def save(self, state: OpenState | None = None) -> Path | None:
         """Write the GeoJSON file of all readers, with the given `state` of this one.
 
-        To write in the background, take the state on the thread that edits.  What makes the
-        journal quick to open is stored beside it.
+        To write in the background, take the state on the thread that edits.  One state is written
+        at a time, and none after a later one.  What makes the journal quick to open is stored
+        beside it.  Returns `kept`.
         """
         state = state or self.state()
+        with self._saving:
+            if state.number > self._saved:
+                self._save(state)
+                self._saved = state.number
+            return self.kept
+
+    def _save(self, state: OpenState) -> None:
         with ThreadPoolExecutor(1) as pool:
             beside = None
             if _worth_compacting(state.scan, self.part.part):
@@ -198,11 +209,15 @@ class OpenAnnotations(Closing):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OpenState:
-    """The annotations of a reader at one moment, their journal, and the digest of its edits."""
+    """The annotations of a reader at one moment, their journal, and the digest of its edits.
+
+    *number* is higher in a later one.
+    """
 
     compacted: Compacted
     scan: JournalScan
     edits: str
+    number: int
 
 
 def _edits(scan: JournalScan, stain: str) -> str:

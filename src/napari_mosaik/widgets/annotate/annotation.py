@@ -180,13 +180,9 @@ class Annotation(QObject):
         """Write the GeoJSON file in the background."""
         if self._opened is None:
             return
+        self._save_soon.cancel()
         self._unsaved = False
-        opened, state = self._opened, self._opened.state()
-
-        def work() -> Path | None:
-            opened.save(state)
-            return opened.kept
-
+        work = partial(self._opened.save, self._opened.state())
         self._controller.read(ANNOTATIONS_TITLE, work, self._saved)
 
     def _saved(self, kept: Path | None) -> None:
@@ -198,9 +194,9 @@ class Annotation(QObject):
     def _write_now(self) -> None:
         assert self._opened is not None
         self._save_soon.cancel()
-        self._opened.save()
+        kept = self._opened.save()
         self._unsaved = False
-        self._saved(self._opened.kept)
+        self._saved(kept)
 
     # --- two readers ----------------------------------------------------------------------------
     def finish(self, tiles: Iterable[tuple[int, int]] | None = None) -> None:
