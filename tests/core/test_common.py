@@ -70,6 +70,7 @@ def test_a_part_reports_its_share_and_is_closed_with_the_whole():
     seen = []
     assert run_to_end(whole(), seen.append) == "part"
     assert seen == [0.5, 0.75]
+    assert list(subprogress(part(), 0.064, 0.864)) == [0.064, 0.864]  # to the last digit
     closed.clear()
 
     def stop(_):

@@ -241,7 +241,8 @@ def subprogress(
     work: Generator[float, None, T], start: float, stop: float
 ) -> Generator[float, None, T]:
     """The same computation as a part of a longer one: fractions between *start* and *stop*."""
-    return map_progress(work, lambda share: start + (stop - start) * share)
+    # not beyond by a last digit: the next part begins at *stop*, and no share goes back
+    return map_progress(work, lambda share: min(stop, start + (stop - start) * share))
 
 
 _MIN_SHARE, _MIN_S = 0.005, 1.0
