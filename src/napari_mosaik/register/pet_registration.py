@@ -10,7 +10,13 @@ import numpy as np
 
 from napari_mosaik.core.angles import DISTINCT_DEG
 from napari_mosaik.core.frame import Transform
-from napari_mosaik.core.progress import blocking, run_to_end, side_by_side, subprogress
+from napari_mosaik.core.progress import (
+    blocking,
+    map_progress,
+    run_to_end,
+    side_by_side,
+    subprogress,
+)
 from napari_mosaik.core.raster import Raster
 from napari_mosaik.register.affine_fit import InverseTransform
 from napari_mosaik.register.alignment import (
@@ -88,8 +94,9 @@ def iter_align_pet(
         return align_masks(*outlines, p)
     both_sides = p.model_copy(update={"mirror": True})
     outlined, begun, found, again, fitted = _shares(pet, p.fwhm_um)
-    candidates, circular = yield from subprogress(
-        outline_candidates(*outlines, both_sides), 0.0, outlined / OUTLINES_FOUND
+    candidates, circular = yield from map_progress(
+        outline_candidates(*outlines, both_sides),
+        lambda share: min(outlined, share / OUTLINES_FOUND * outlined),
     )
     search = PetSearch(pet, outlines[0], tissue, p)
     first = next(c for c in candidates if p.mirror or not c.transform.mirrored)
