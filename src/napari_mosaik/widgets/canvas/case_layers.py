@@ -342,7 +342,7 @@ class CaseLayers(QObject):
         self._tell_damage(lazy, f"{STAIN_TITLES[stain]} slide", "the canvas stays blurred there")
         if sum(self.slide_layer(one) is not None for one in self.slides) == 1:
             self._fit()
-        else:
+        elif layer is not None and layer.visible:
             self._fit_again()
         yield
         self.changed.emit()
