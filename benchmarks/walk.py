@@ -669,9 +669,12 @@ def walk_case(
     case: Path, stations: list[str], why: bool = False, shots: Path | None = None
 ) -> dict[str, Any]:
     """The stations on one case of any size in the window that `view` opens."""
-    import napari
-
     from napari_mosaik.cli.common import open_window
+    from napari_mosaik.widgets import quicken_imports, without_collections
+
+    with without_collections():  # as `open_window` imports it
+        quicken_imports()
+        import napari
 
     found: dict[str, Any] = {}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import linecache
 import sys
 import threading
@@ -12,8 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import qtpy.QtCore
 from numba.core import event
 
+from napari_mosaik.widgets import without_collections
 from napari_mosaik.widgets.base import gc_tuning
 from napari_mosaik.widgets.base.gc_tuning import _colour_by_tables, in_one_update, warm_up
 from napari_mosaik.widgets.canvas import case_layers
@@ -80,6 +83,38 @@ def test_texts_of_modules_make_way_when_all_is_loaded(monkeypatch: Any) -> None:
     linecache.getlines(linecache.__file__)
     gc_tuning._work()
     assert linecache.__file__ not in linecache.cache
+
+
+def test_pyside_looks_for_its_name_without_keeping_the_text(dock: Any, tmp_path: Any) -> None:
+    asked = sys.modules["shibokensupport.feature"]._mod_uses_pyside  # type: ignore[attr-defined]
+    modules = [
+        m for m in list(sys.modules.values()) if getattr(m, "__name__", "").startswith("napari")
+    ]
+    for module in [np, qtpy.QtCore, sys, SimpleNamespace(), *modules[::20]]:
+        try:
+            expected = "PySide6" in inspect.getsource(module)  # type: ignore[arg-type]
+        except (TypeError, OSError):
+            expected = False
+        assert asked(module) == expected, module
+    linecache.clearcache()
+    (tmp_path / "some_module_of_a_test.py").write_text("VALUE = 1\n")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.syspath_prepend(tmp_path)
+        __import__("some_module_of_a_test")
+    assert str(tmp_path / "some_module_of_a_test.py") not in linecache.cache
+    assert asked(SimpleNamespace(__file__=str(tmp_path / "gone.py"))) is False
+
+
+def test_no_garbage_is_collected_while_the_window_is_built() -> None:
+    with without_collections():
+        assert not gc.isenabled()
+        many = [[one] for one in range(2000)]
+        with without_collections():
+            pass
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    assert len(gc.get_objects()) < len(many)  # they are kept out of what is collected
+    gc.unfreeze()
 
 
 def test_the_window_prepares_nothing_while_a_case_is_read(dock: Any, monkeypatch: Any) -> None:

@@ -227,9 +227,13 @@ def open_window(case: Path) -> None:
     InputError
         Where napari or Qt is missing, with the command that installs them, or there is no display.
     """
+    from napari_mosaik.widgets import quicken_imports, show_case, without_collections
+
     try:
-        import napari  # noqa: F401
-        import qtpy.QtWidgets  # noqa: F401
+        with without_collections():
+            quicken_imports()
+            import napari  # noqa: F401
+            import qtpy.QtWidgets  # noqa: F401
     except (ImportError, RuntimeError) as error:
         raise InputError(
             f"the window needs napari and Qt ({error}); install them with: "
@@ -237,8 +241,6 @@ def open_window(case: Path) -> None:
         ) from error
     if problem := display_problem():
         raise InputError(f"the window cannot open: {problem}. `report` works without a display")
-
-    from napari_mosaik.widgets import show_case
 
     show_case(case)
 

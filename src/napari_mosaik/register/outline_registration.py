@@ -6,8 +6,8 @@ import math
 from collections.abc import Generator, Sequence
 
 import numpy as np
+import scipy  # its parts are loaded on first use
 from numpy.typing import NDArray
-from scipy import fft
 
 from napari_mosaik.core.angles import DISTINCT_DEG, angle_difference_deg
 from napari_mosaik.core.errors import InputError
@@ -282,8 +282,8 @@ def _scan_angles(
     step, reach = unit / _COARSE_PX, _COARSE_PX // 4
     square = _square_lattice(fixed_centre, 0.85 * unit, step, fixed.lattice.frame)
     target = fixed.at(square.centres_um().reshape(-1, 2)).reshape(square.shape)
-    side = fft.next_fast_len(square.shape[0] + reach, real=True)
-    spectrum = fft.rfft2(target, (side, side))
+    side = scipy.fft.next_fast_len(square.shape[0] + reach, real=True)
+    spectrum = scipy.fft.rfft2(target, (side, side))
     energy = float((target**2).sum())
     scores, inverses = np.empty(angles.size), []
     for i, angle in enumerate(angles):
@@ -310,8 +310,8 @@ def _best_shift(
     around; only the lines of the shifts are transformed back.
     """
     side = len(spectrum)
-    product = spectrum * np.conj(fft.fft(fft.rfft(image, side, axis=1), side, axis=0))
-    lines = np.roll(fft.ifft(product, axis=0), reach, axis=0)[: 2 * reach + 1]
-    window = np.roll(fft.irfft(lines, side, axis=1), reach, axis=1)[:, : 2 * reach + 1]
+    product = spectrum * np.conj(scipy.fft.fft(scipy.fft.rfft(image, side, axis=1), side, axis=0))
+    lines = np.roll(scipy.fft.ifft(product, axis=0), reach, axis=0)[: 2 * reach + 1]
+    window = np.roll(scipy.fft.irfft(lines, side, axis=1), reach, axis=1)[:, : 2 * reach + 1]
     row, col = np.unravel_index(int(window.argmax()), window.shape)
     return float(window[row, col]), np.array([row - reach, col - reach], np.float64)

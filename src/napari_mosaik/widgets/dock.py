@@ -17,6 +17,7 @@ from napari_mosaik.core.catalogue import DOSE, INJECTION, PREDICTION, SUV, VESSE
 from napari_mosaik.view.formatting import count, duration
 from napari_mosaik.view.layers import QUEUE_TITLE
 from napari_mosaik.view.presentation import outdated_by
+from napari_mosaik.widgets import quicken_imports
 from napari_mosaik.widgets.annotate.annotate_dock import AnnotateDock
 from napari_mosaik.widgets.annotate.two_readers import TwoReaders
 from napari_mosaik.widgets.base.case_controller import CaseController, missing_sources
@@ -81,6 +82,7 @@ class MosaikDock(QWidget):
     """The main dock; it owns the workspace and hands it to every page."""
 
     def __init__(self, napari_viewer: napari.Viewer, workspace: Workspace | None = None) -> None:
+        quicken_imports()
         super().__init__()
         self._closed = False
         self._first = WindowFirst(self)
