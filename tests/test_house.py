@@ -24,7 +24,7 @@ def test_the_bar_is_kept(house, what):
     assert len(rows) <= BARS[what], "\n".join(rows)
 
 
-LINES_NOW = 119_100
+LINES_NOW = 119_200
 """The bar of `house.py` is not reached; growth beyond this is a decision of its own."""
 
 
