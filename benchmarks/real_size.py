@@ -40,7 +40,7 @@ from napari_mosaik.core.table import Table
 from napari_mosaik.io import Case
 from napari_mosaik.phantom import cohort, sample
 from napari_mosaik.workflow.models import model_in_use
-from napari_mosaik.workflow.steps import STEPS
+from napari_mosaik.workflow.steps import STEPS, step_named
 
 PROGRAM = [sys.executable, "-m", "napari_mosaik"]
 SMALL = ("A2", "B8")
@@ -244,7 +244,7 @@ def draw(result: dict[str, Any], file: Path) -> None:
         name: (limit_s(name, result["limits"]), row["processor_s"]) for name, row in done.items()
     }
     order = sorted(times, key=lambda name: -times[name][1])
-    shown = {name: times[name] for name in order[:SHOWN]}
+    shown = {step_named(name).title: times[name] for name in order[:SHOWN]}
     if rest := order[SHOWN:]:
         columns = zip(*(times[name] for name in rest), strict=True)
         shown[f"{len(rest)} other steps"] = tuple(sum(column) for column in columns)
@@ -255,9 +255,8 @@ def draw(result: dict[str, Any], file: Path) -> None:
         axes.barh(range(2), values, left=left, color=f"C{number}", label=name)
         left += values
     axes.set_yticks(range(2), ["limit", "measured"])
-    axes.set_xlabel(
-        f"processor seconds, {result['share']:g} of a case of real size, {result['cores']} cores"
-    )
+    of = "" if result["share"] == 1 else f"{result['share']:.0%} of "
+    axes.set_xlabel(f"processor seconds, {of}a case of real size, {result['cores']} cores")
     axes.legend(fontsize=7, ncols=5, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     figure.savefig(file, dpi=110)
 

@@ -31,7 +31,7 @@ __all__ = ["PAGES", "HelpWindow", "add_help_actions", "show_help"]
 _FILES = {
     "Tutorials": "tutorial_sample.md tutorial_own_data.md tutorial_annotate.md tutorial_loop.md "
     "tutorial_review.md tutorial_dose.md tutorial_twin.md",
-    "How do I ...": "how_to.md troubleshooting.md",
+    "How do I ...": "how_to.md how_long.md troubleshooting.md",
     "User guide": "start.md window.md annotation.md slides.md segmentation.md registration.md "
     "uptake.md spatial.md kinetics.md invivo.md dose.md twin.md science.md predictor.md "
     "robustness.md glossary.md",
